@@ -1,0 +1,39 @@
+"""What a seed is made of: a branch, and the function that builds one."""
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from esper_lightning.leyline import Attachment, ParameterValue, SlotShape
+
+
+class Branch(nn.Module):
+    """A module whose output is added to a slot's output.
+
+    A series branch reads the slot's output and returns the same shape. A parallel branch reads the
+    input of the wrapped module and returns the shape of its output; on spatial maps it may be off
+    by the rounding of a stride, the slot then pools it to size.
+
+    Attributes:
+        attachment: where it reads.
+        zero_at_birth: its output is exactly 0 until its first update, so that inserting it changes
+            nothing.
+    """
+
+    attachment: ClassVar[Attachment]
+    zero_at_birth: ClassVar[bool] = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a batch of feature maps to a batch of feature maps.
+
+        Args:
+            x: ``(B, C, H, W)``, ``(B, T, D)`` or ``(B, D)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+
+BuildBranch = Callable[[str, Mapping[str, ParameterValue], SlotShape], Branch]
+"""``build(name, parameters, shape)``: construct a named blueprint for a slot. Must be picklable (a
+module-level function), draw its initial weights from the global torch generator only, and raise
+``UnknownBlueprint`` or ``InvalidArgument`` for what it cannot build."""

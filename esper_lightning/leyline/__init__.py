@@ -1,0 +1,86 @@
+"""Leyline: the contracts between the subsystems. Imports neither torch nor any other subsystem."""
+
+from esper_lightning.leyline.codec import decode, encode, pretty
+from esper_lightning.leyline.commands import (
+    AdaptationCommand,
+    BlendCurve,
+    BlendSchedule,
+    Incubation,
+    ParameterValue,
+)
+from esper_lightning.leyline.errors import (
+    CommandRefused,
+    DecodeError,
+    EsperError,
+    GateFailed,
+    IllegalTransition,
+    InvalidArgument,
+    NonFiniteTraining,
+    SlotUnsuitable,
+    UnknownBlueprint,
+    UnknownSlot,
+    UnsupportedOptimizer,
+)
+from esper_lightning.leyline.events import Decision, Event, RunEnded, RunStarted, StageChanged
+from esper_lightning.leyline.gates import Comparison, Gate, GateResult, Measurement
+from esper_lightning.leyline.shapes import Attachment, FeatureKind, FeatureMap, SlotShape
+from esper_lightning.leyline.stages import (
+    LEGAL_COMMANDS,
+    LIVE_STAGES,
+    TRANSITIONS,
+    CommandKind,
+    SeedStage,
+    legal_commands,
+    mermaid,
+)
+from esper_lightning.leyline.state import FossilState, Objective, SeedState, SystemState
+from esper_lightning.leyline.summary import CulledSeed, GrownSeed, RunSummary
+
+__all__ = [
+    "LEGAL_COMMANDS",
+    "LIVE_STAGES",
+    "TRANSITIONS",
+    "AdaptationCommand",
+    "Attachment",
+    "BlendCurve",
+    "BlendSchedule",
+    "CommandKind",
+    "CommandRefused",
+    "Comparison",
+    "CulledSeed",
+    "Decision",
+    "DecodeError",
+    "EsperError",
+    "Event",
+    "FeatureKind",
+    "FeatureMap",
+    "FossilState",
+    "Gate",
+    "GateFailed",
+    "GateResult",
+    "GrownSeed",
+    "IllegalTransition",
+    "Incubation",
+    "InvalidArgument",
+    "Measurement",
+    "NonFiniteTraining",
+    "Objective",
+    "ParameterValue",
+    "RunEnded",
+    "RunStarted",
+    "RunSummary",
+    "SeedStage",
+    "SeedState",
+    "SlotShape",
+    "SlotUnsuitable",
+    "StageChanged",
+    "SystemState",
+    "UnknownBlueprint",
+    "UnknownSlot",
+    "UnsupportedOptimizer",
+    "decode",
+    "encode",
+    "legal_commands",
+    "mermaid",
+    "pretty",
+]

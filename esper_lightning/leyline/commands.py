@@ -1,0 +1,71 @@
+"""Commands: what a controller asks of one slot at one boundary."""
+
+from enum import Enum
+
+import msgspec
+
+from esper_lightning.leyline.errors import InvalidArgument
+from esper_lightning.leyline.stages import CommandKind
+
+ParameterValue = bool | int | float | str
+
+
+class BlendCurve(str, Enum):
+    """The shape of an alpha ramp."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    SIGMOID = "sigmoid"
+
+
+class BlendSchedule(msgspec.Struct, frozen=True, kw_only=True):
+    """An alpha ramp from 0 to 1.
+
+    Attributes:
+        curve: its shape.
+        num_steps: its length in optimiser steps, at least 1.
+    """
+
+    curve: BlendCurve = BlendCurve.COSINE
+    num_steps: int = 60
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise InvalidArgument(f"blend num_steps must be at least 1, got {self.num_steps}")
+
+
+class Incubation(str, Enum):
+    """How a seed is raised before it is coupled to its host."""
+
+    STRAIGHT_THROUGH = "straight_through"
+    DIRECT = "direct"
+
+
+class AdaptationCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """One command for one slot.
+
+    Attributes:
+        id: unique within the run; a repeated id is refused.
+        run_id: the run it is for.
+        kind: what to do.
+        slot: module path of the slot; empty only for NOOP.
+        blueprint: name of the blueprint (GERMINATE only).
+        parameters: constructor parameters of the blueprint (GERMINATE only).
+        incubation: how to raise the seed; None takes the slot's default (GERMINATE only).
+        blend: alpha ramp; None takes the default (GERMINATE only).
+        reason: in words.
+    """
+
+    id: str
+    run_id: str
+    kind: CommandKind
+    slot: str = ""
+    blueprint: str = ""
+    parameters: dict[str, ParameterValue] = {}
+    incubation: Incubation | None = None
+    blend: BlendSchedule | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        what = " ".join(part for part in (self.kind.name, self.slot, self.blueprint) if part)
+        return f"{what}: {self.reason}" if self.reason else what

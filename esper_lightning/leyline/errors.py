@@ -1,0 +1,65 @@
+"""Errors of the project: the ``EsperError`` family for states, ``ValueError`` for arguments.
+
+An argument error is both, so that callers may catch either.
+"""
+
+from collections.abc import Iterable
+
+from esper_lightning.leyline.stages import SeedStage
+
+
+class EsperError(Exception):
+    """Base of every error that esper_lightning raises on purpose."""
+
+
+class InvalidArgument(EsperError, ValueError):
+    """An argument outside of what is allowed."""
+
+
+class DecodeError(EsperError, ValueError):
+    """Bytes that are not the message they should be."""
+
+
+class UnknownSlot(InvalidArgument):
+    """A module path that the host does not have, or that is not a slot."""
+
+
+class SlotUnsuitable(InvalidArgument):
+    """A module that exists but cannot be a slot (bypassed, tuple output, nothing fits, ...)."""
+
+
+class UnknownBlueprint(InvalidArgument):
+    """A blueprint name that the catalogue does not have."""
+
+
+class UnsupportedOptimizer(InvalidArgument):
+    """An optimiser set-up under which growth cannot keep its promises."""
+
+
+class NonFiniteTraining(EsperError, ArithmeticError):
+    """The host's own training produced NaN or infinity."""
+
+
+class CommandRefused(EsperError):
+    """A well-formed command that cannot be carried out in the present state; nothing was changed."""
+
+
+class IllegalTransition(CommandRefused):
+    """A lifecycle move that the transitions table does not contain; nothing was changed."""
+
+    def __init__(
+        self, slot: str, stage: SeedStage, request: str, allowed: Iterable[str], why: str = ""
+    ) -> None:
+        self.slot = slot
+        self.stage = stage
+        self.request = request
+        self.allowed = tuple(allowed)
+        options = ", ".join(self.allowed) or "nothing"
+        super().__init__(
+            f"slot {slot!r} in stage {stage.name} cannot take {request}; "
+            f"allowed: {options}{f' ({why})' if why else ''}"
+        )
+
+
+class GateFailed(CommandRefused):
+    """A command whose gate does not pass on the evidence gathered so far; nothing was changed."""

@@ -1,0 +1,79 @@
+"""Records of what happened: the lines of ``events.jsonl``, in the order in which it happened."""
+
+import msgspec
+
+from esper_lightning.leyline.commands import AdaptationCommand, ParameterValue
+from esper_lightning.leyline.gates import GateResult
+from esper_lightning.leyline.stages import CommandKind, SeedStage
+from esper_lightning.leyline.state import SystemState
+
+
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="run_started"):
+    """The first line of a run."""
+
+    run_id: str
+    slots: tuple[str, ...]
+    host_parameters: int
+    max_epochs: int | None
+    versions: dict[str, str]
+
+
+class StageChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stage_changed"):
+    """A slot moved from one stage to another.
+
+    Attributes:
+        epoch: 0-based epoch at whose end it happened; -1 before the first epoch.
+        step: optimiser steps so far.
+        gate: the gate that let it pass or stopped it, if one was asked.
+        num_parameters: of the seed that moved.
+    """
+
+    run_id: str
+    epoch: int
+    step: int
+    slot: str
+    before: SeedStage
+    after: SeedStage
+    blueprint: str = ""
+    parameters: dict[str, ParameterValue] = {}
+    num_parameters: int = 0
+    gate: GateResult | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        what = f" {self.blueprint}" if self.blueprint else ""
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.slot} {self.before.name} -> {self.after.name}{what}{why}"
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="decision"):
+    """One command of a policy, or its choice to wait (NOOP), as experience.
+
+    Attributes:
+        policy: name of the policy.
+        command: what it asked for, with its reason.
+        mask: what it could have asked of this slot.
+        log_probability: natural logarithm; None where the policy does not define one.
+        refused: why the command was not carried out, empty when it was.
+    """
+
+    run_id: str
+    epoch: int
+    policy: str
+    command: AdaptationCommand
+    mask: tuple[CommandKind, ...] = ()
+    log_probability: float | None = None
+    refused: str = ""
+
+
+class RunEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="run_ended"):
+    """The last line of a run. ``outcome`` is ``finished`` or ``failed: <error>``."""
+
+    run_id: str
+    epoch: int
+    step: int
+    outcome: str
+
+
+Event = RunStarted | StageChanged | Decision | SystemState | RunEnded
+"""Any line of ``events.jsonl``; the field ``type`` tells which."""
