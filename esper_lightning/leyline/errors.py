@@ -41,7 +41,7 @@ class NonFiniteTraining(EsperError, ArithmeticError):
 
 
 class CommandRefused(EsperError):
-    """A well-formed command that cannot be carried out in the present state; nothing was changed."""
+    """A well-formed command that cannot be carried out now; nothing was changed."""
 
 
 class IllegalTransition(CommandRefused):

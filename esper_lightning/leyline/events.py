@@ -18,7 +18,9 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     versions: dict[str, str]
 
 
-class StageChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stage_changed"):
+class StageChanged(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stage_changed"
+):
     """A slot moved from one stage to another.
 
     Attributes:

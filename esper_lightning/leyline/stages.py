@@ -73,9 +73,7 @@ TRANSITIONS: Mapping[SeedStage, frozenset[SeedStage]] = {
 }
 """Every legal move from one stage to another. GERMINATED -> PROBATIONARY is direct insertion."""
 
-LIVE_STAGES = frozenset(
-    {_S.GERMINATED, _S.TRAINING, _S.BLENDING, _S.SHADOWING, _S.PROBATIONARY}
-)
+LIVE_STAGES = frozenset({_S.GERMINATED, _S.TRAINING, _S.BLENDING, _S.SHADOWING, _S.PROBATIONARY})
 """Stages in which a seed is alive: it can be culled, and it has a maximum age."""
 
 LEGAL_COMMANDS: Mapping[CommandKind, frozenset[SeedStage]] = {

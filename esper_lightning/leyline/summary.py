@@ -1,4 +1,4 @@
-"""``summary.json``: what a run reached and what it cost. Everything that compares runs reads this."""
+"""``summary.json``: what a run reached and what it cost; everything that compares runs reads it."""
 
 import msgspec
 

@@ -1,0 +1,32 @@
+"""Kasmina: seeds in slots of any host; their lifecycle, gates, isolation and blending."""
+
+from esper_lightning.kasmina.bed import SeedBed
+from esper_lightning.kasmina.branch import Branch, BuildBranch
+from esper_lightning.kasmina.feature_maps import feature_map, probing
+from esper_lightning.kasmina.flops import FlopCount, FlopMeter
+from esper_lightning.kasmina.graft import PossibleSlot, insert_slots, possible_slots
+from esper_lightning.kasmina.moment import Moment
+from esper_lightning.kasmina.parameter_groups import SlotGroups, add_empty_groups
+from esper_lightning.kasmina.rules import GateRules, LifecycleRules
+from esper_lightning.kasmina.slot import SeedSlot
+from esper_lightning.kasmina.view import system_state
+
+__all__ = [
+    "Branch",
+    "BuildBranch",
+    "FlopCount",
+    "FlopMeter",
+    "GateRules",
+    "LifecycleRules",
+    "Moment",
+    "PossibleSlot",
+    "SeedBed",
+    "SeedSlot",
+    "SlotGroups",
+    "add_empty_groups",
+    "feature_map",
+    "insert_slots",
+    "possible_slots",
+    "probing",
+    "system_state",
+]

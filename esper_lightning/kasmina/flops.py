@@ -1,0 +1,107 @@
+"""Floating-point operations of what really ran: matrix products and convolutions, forward and back.
+
+A multiply-add counts as two. Two formulas of :mod:`torch.utils.flop_counter` are replaced: its
+backward of a grouped convolution ignores the groups (11 to 43 times too many for depthwise ones),
+and attention on the CPU is counted as nothing.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import (
+    conv_flop_count,
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+aten = torch.ops.aten
+
+
+def _convolution_backward(inputs: tuple[Any, ...]) -> int:
+    """Each of the two gradients of a convolution costs what its forward pass costs."""
+    grad_out, x, weight = inputs[0], inputs[1], inputs[2]
+    transposed, mask = inputs[7], inputs[10]
+    forward: int = conv_flop_count(
+        list(x.shape), list(weight.shape), list(grad_out.shape), transposed=transposed
+    )
+    return forward * (int(mask[0]) + int(mask[1]))
+
+
+def _cpu_attention(inputs: tuple[Any, ...]) -> int:
+    return int(sdpa_flop_count(*(t.shape for t in inputs[:3])))  # type: ignore[no-untyped-call]
+
+
+def _cpu_attention_backward(inputs: tuple[Any, ...]) -> int:
+    return int(sdpa_backward_flop_count(*(t.shape for t in inputs[:4])))  # type: ignore[no-untyped-call]
+
+
+_CORRECTED: dict[Any, Callable[[tuple[Any, ...]], int]] = {
+    aten.convolution_backward: _convolution_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+}
+
+
+class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts while it is entered; changes nothing of what runs.
+
+    >>> with FlopCount() as count:
+    ...     _ = torch.ones(3, 4) @ torch.ones(4, 5)
+    >>> count.total
+    120
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operator and add its operations."""
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        packet = func._overloadpacket
+        if packet in _CORRECTED:
+            self.total += _CORRECTED[packet](args)
+        elif packet in flop_registry:
+            self.total += int(flop_registry[packet](*args, **kwargs, out_val=output))
+        return output
+
+
+class FlopMeter:
+    """Training FLOPs of a run: one step is counted for each topology, the others are known by it.
+
+    The count is of the training step as it ran (forward and backward passes, incubation included),
+    divided by its batch size.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._per_sample: dict[Hashable, float] = {}
+        self._counting: FlopCount | None = None
+
+    def begin(self, topology: Hashable) -> None:
+        """Before a training step of a network with this topology and these stages."""
+        if topology not in self._per_sample:
+            self._counting = FlopCount()
+            self._counting.__enter__()  # type: ignore[no-untyped-call]
+
+    def end(self, topology: Hashable, batch_size: int) -> None:
+        """After it."""
+        if self._counting is not None:
+            counted = self._counting.total
+            self.abort()
+            self._per_sample[topology] = counted / batch_size
+        self.total += self._per_sample[topology] * batch_size
+
+    def abort(self) -> None:
+        """Stop counting, after an error in the step."""
+        if self._counting is not None:
+            self._counting.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._counting = None
+
+    def per_sample(self, topology: Hashable) -> float | None:
+        """FLOPs of one training sample, None when no step of this topology has run."""
+        return self._per_sample.get(topology)

@@ -1,0 +1,177 @@
+"""Where a host can grow, and putting slots there."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from esper_lightning.kasmina.branch import BuildBranch
+from esper_lightning.kasmina.feature_maps import feature_map, probing
+from esper_lightning.kasmina.slot import SeedSlot
+from esper_lightning.leyline import InvalidArgument, SlotShape, SlotUnsuitable, UnknownSlot
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PossibleSlot:
+    """A module that could be wrapped in a slot.
+
+    Attributes:
+        path: in the model, the name to use in ``slots=[...]``.
+        module: its class name.
+        shape: what it maps.
+        num_parameters: of the module.
+        suggested: ``slots="auto"`` would take it.
+    """
+
+    path: str
+    module: str
+    shape: SlotShape
+    num_parameters: int
+    suggested: bool
+
+
+def possible_slots(model: nn.Module, forward: Callable[[], object]) -> list[PossibleSlot]:
+    """Every module of ``model`` that takes one feature map to another, once in a forward pass.
+
+    Args:
+        model: the network, left as it was found.
+        forward: runs one real forward pass of it.
+
+    Returns:
+        In the order of ``named_modules``. Suggested are the outermost modules below sequences and
+        lists that hold a weight of two or more dimensions and do not make the final output: the
+        blocks of a network rather than its whole trunk, its normalisations or its head.
+    """
+    modules = {path: module for path, module in model.named_modules() if path}
+    calls: dict[str, list[tuple[object, object]]] = {path: [] for path in modules}
+    handles = [
+        module.register_forward_hook(_recorder(calls[path]), with_kwargs=True)
+        for path, module in modules.items()
+    ]
+    try:
+        with probing(model):
+            final = forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    found: list[PossibleSlot] = []
+    whole = {path for path, seen in calls.items() if any(_same(out, final) for _, out in seen)}
+    blocks = set(_blocks(model, whole))
+    for path, module in modules.items():
+        shape = _shape(calls[path])
+        if shape is None:
+            continue
+        weighty = any(parameter.ndim >= 2 for parameter in module.parameters())
+        found.append(
+            PossibleSlot(
+                path=path,
+                module=type(module).__name__,
+                shape=shape,
+                num_parameters=sum(parameter.numel() for parameter in module.parameters()),
+                suggested=path in blocks and weighty and path not in whole,
+            )
+        )
+    return found
+
+
+def insert_slots(
+    model: nn.Module,
+    paths: Sequence[str],
+    *,
+    build: BuildBranch,
+    trust_radius: float,
+) -> dict[str, SeedSlot]:
+    """Wrap the named modules of ``model`` in slots, in place. Modules that are slots stay.
+
+    Args:
+        model: the network.
+        paths: module paths, as in ``model.get_submodule``, without repetition.
+        build: how to build a named branch.
+        trust_radius: of straight-through incubation.
+
+    Returns:
+        The slots by path, in the order of ``paths``.
+
+    Raises:
+        UnknownSlot: a path is not there; the text lists those that are.
+        SlotUnsuitable: a module that occurs at several paths.
+        InvalidArgument: no path, a repeated one, or one that is not a string.
+
+    All is checked before anything is changed.
+    """
+    if isinstance(paths, str) or not paths:
+        raise InvalidArgument(
+            f"slots must be 'auto' or a list of module paths such as ['features.1'], got {paths!r}"
+        )
+    if len(set(paths)) != len(paths):
+        raise InvalidArgument(f"slots names a path twice: {list(paths)}")
+    everywhere = dict(model.named_modules(remove_duplicate=False))
+    for path in paths:
+        _check_path(path, everywhere)
+    slots: dict[str, SeedSlot] = {}
+    # Inner modules first: wrapping an outer one changes the path of what is inside it.
+    for path in sorted(paths, key=lambda path: path.count("."), reverse=True):
+        module = model.get_submodule(path)
+        if not isinstance(module, SeedSlot):
+            slot = SeedSlot(module, path=path, build=build, trust_radius=trust_radius)
+            slot.train(module.training)
+            model.set_submodule(path, slot)
+            module = slot
+        slots[path] = module
+    return {path: slots[path] for path in paths}
+
+
+def _check_path(path: object, everywhere: dict[str, nn.Module]) -> None:
+    if not isinstance(path, str) or not path or path not in everywhere:
+        there = [name for name in everywhere if name and "base_layer" not in name]
+        close = difflib.get_close_matches(str(path), there, n=3)
+        hint = f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else "."
+        raise UnknownSlot(
+            f"slot {path!r} is not a module of the host{hint} Modules: {', '.join(there)}"
+        )
+    others = [
+        name for name, module in everywhere.items() if module is everywhere[path] and name != path
+    ]
+    if others:
+        raise SlotUnsuitable(
+            f"slot {path!r} is also the module {', '.join(repr(name) for name in others)}; "
+            f"a module that is used in several places cannot be a slot, name its parent instead"
+        )
+
+
+def _blocks(model: nn.Module, whole: set[str], prefix: str = "") -> Iterable[str]:
+    """Outermost modules below containers and below what makes the whole output (``whole``)."""
+    for name, child in model.named_children():
+        path = f"{prefix}{name}"
+        wrapper = path in whole and any(True for _ in child.children())
+        if isinstance(child, _CONTAINERS) or wrapper:
+            yield from _blocks(child, whole, f"{path}.")
+        else:
+            yield path
+
+
+def _recorder(into: list[tuple[object, object]]) -> Callable[..., None]:
+    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+        into.append((args[0] if args else next(iter(kwargs.values()), None), output))
+
+    return record
+
+
+def _shape(calls: list[tuple[object, object]]) -> SlotShape | None:
+    if len(calls) != 1:
+        return None
+    taken, returned = calls[0]
+    if not isinstance(taken, Tensor) or not isinstance(returned, Tensor):
+        return None
+    try:
+        return SlotShape(input=feature_map(taken), output=feature_map(returned))
+    except SlotUnsuitable:
+        return None
+
+
+def _same(output: object, final: object) -> bool:
+    return isinstance(output, Tensor) and isinstance(final, Tensor) and output is final

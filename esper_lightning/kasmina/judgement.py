@@ -1,0 +1,104 @@
+"""From an epoch's measurements to evidence, and from evidence to the gate a slot stands before."""
+
+from collections.abc import Sequence
+
+import torch
+
+from esper_lightning.kasmina import gates
+from esper_lightning.kasmina.moment import Moment
+from esper_lightning.kasmina.record import EpochEvidence, SeedRecord
+from esper_lightning.kasmina.rules import LifecycleRules
+from esper_lightning.kasmina.slot import SeedSlot
+from esper_lightning.kasmina.trend import relative_gain
+from esper_lightning.kasmina.watch import StepWatch
+from esper_lightning.leyline import GateResult, SeedStage
+
+
+def gather(slot: SeedSlot, watch: StepWatch, moment: Moment) -> EpochEvidence:
+    """What the epoch told about a slot's seed. Waits for the device."""
+    seen = watch.evidence[slot.path]
+    ratio: float | None = None
+    outputs = slot.sample_output()
+    if outputs is not None:
+        produced, expected = (torch.linalg.vector_norm(tensor.float()) for tensor in outputs)
+        ratio = float(produced / expected) if expected else None
+    return EpochEvidence(
+        stage=slot.record.stage,
+        gradient_norm=seen.gradient_norm.mean(),
+        gradient_spread=seen.gradient_norm.spread(),
+        dropped=int(seen.dropped.total() or 0),
+        steps=seen.dropped.count,
+        output_ratio=ratio,
+        loss=watch.loss.mean(),
+        loss_spread=watch.loss.spread(),
+        objective=moment.objective.value,
+    )
+
+
+def ask(
+    slot: SeedSlot,
+    *,
+    cohort: Sequence[SeedRecord],
+    history: Sequence[float | None],
+    moment: Moment,
+    network_parameters: int,
+    rules: LifecycleRules,
+) -> GateResult:
+    """Ask the gate that a live seed stands before; the answer is kept in its record.
+
+    Args:
+        slot: with a live seed.
+        cohort: records of all live seeds that were planted at the same boundary, this one included.
+        history: the objective by epoch, this one last.
+        moment: now.
+        network_parameters: of the network as it stands.
+        rules: of the lifecycle.
+    """
+    seed, mode = slot.record.seed, moment.objective.mode
+    assert seed is not None
+    assert slot.seed is not None
+    match slot.record.stage:
+        case SeedStage.TRAINING:
+            result = gates.gradient_health(seed, rules.gates)
+        case SeedStage.BLENDING:
+            alpha = float(slot.alpha)
+            result = gates.stability(seed, alpha=alpha, mode=mode, rules=rules.gates)
+        case SeedStage.SHADOWING:
+            result = gates.interface(seed, mode=mode, rules=rules.gates)
+        case SeedStage.PROBATIONARY:
+            seed.gain = _gain(seed, slot.record.age, history, mode, rules.gates.window)
+            seed.rent = gates.rent(
+                cohort_parameters=sum(member.num_parameters for member in cohort),
+                network_parameters=seed.network_parameters_before,
+                flops=moment.flops,
+                flops_before=seed.flops_before,
+                rules=rules.gates,
+            )
+            result = gates.system_impact(
+                seed,
+                gain=seed.gain,
+                rent=seed.rent,
+                network_parameters=network_parameters,
+                rules=rules.gates,
+            )
+        case _:
+            result = gates.sanity(
+                slot.seed,
+                slot.sample_output(),
+                incubation=seed.incubation,
+                network_parameters=network_parameters,
+                rules=rules.gates,
+            )
+    seed.gate = result
+    return result
+
+
+def _gain(
+    seed: SeedRecord, age: int, history: Sequence[float | None], mode: str, window: int
+) -> float | None:
+    """The trend until planting, against the last ``window`` epochs of probation."""
+    before = history[: seed.planted_epoch + 1]
+    after = list(history[seed.planted_epoch + 1 :])
+    judged = min(window, age)
+    observed = [None] * (len(after) - judged) + after[len(after) - judged :]
+    return relative_gain(before, observed, mode=mode)

@@ -1,0 +1,170 @@
+"""Moving slots from stage to stage: what is allowed, and what each move does."""
+
+from esper_lightning.kasmina.branch import Branch
+from esper_lightning.kasmina.moment import Moment
+from esper_lightning.kasmina.parameter_groups import SlotGroups
+from esper_lightning.kasmina.random_stream import RandomStream
+from esper_lightning.kasmina.record import Cull, Fossil, SeedRecord
+from esper_lightning.kasmina.slot import SeedSlot
+from esper_lightning.leyline import (
+    TRANSITIONS,
+    FossilState,
+    GateResult,
+    IllegalTransition,
+    SeedStage,
+    StageChanged,
+)
+
+_ISOLATED = (SeedStage.GERMINATED, SeedStage.TRAINING)
+
+
+def move(
+    slot: SeedSlot,
+    after: SeedStage,
+    *,
+    groups: SlotGroups,
+    moment: Moment,
+    reason: str,
+    gate: GateResult | None = None,
+    at_once: bool = False,
+) -> StageChanged:
+    """Move a slot to another stage, with all that belongs to it.
+
+    Args:
+        slot: the slot.
+        after: where to.
+        groups: the optimiser's groups.
+        moment: now.
+        reason: in words.
+        gate: the answer that let it pass or stopped it.
+        at_once: of a cull: do not ramp out.
+
+    Raises:
+        IllegalTransition: the table does not contain this move; nothing was changed.
+    """
+    record, before, path = slot.record, slot.record.stage, slot.path
+    if after not in TRANSITIONS[before]:
+        allowed = sorted(stage.name for stage in TRANSITIONS[before])
+        raise IllegalTransition(path, before, f"-> {after.name}", allowed)
+    seed = record.seed
+    event = StageChanged(
+        run_id=moment.run_id,
+        epoch=moment.epoch,
+        step=moment.step,
+        slot=path,
+        before=before,
+        after=after,
+        blueprint=seed.blueprint if seed else "",
+        parameters=seed.parameters if seed else {},
+        num_parameters=seed.num_parameters if seed else 0,
+        gate=gate,
+        reason=reason,
+    )
+    match after:
+        case SeedStage.TRAINING:
+            _train(slot, groups, moment)
+        case SeedStage.BLENDING:
+            record.ramp_start, record.ramp_from = moment.step, 0.0
+        case SeedStage.SHADOWING:
+            _couple(slot)
+        case SeedStage.PROBATIONARY:
+            _couple(slot)
+            if before is SeedStage.GERMINATED:
+                _train(slot, groups, moment)
+        case SeedStage.FOSSILIZED:
+            _fossilize(slot, groups, moment, reason)
+        case SeedStage.CULLED:
+            _cull(slot, groups, moment, reason, at_once=at_once or before in _ISOLATED)
+        case SeedStage.EMBARGOED:
+            remove_seed(slot)
+    record.stage, record.age, record.reason, record.paused_at = after, 0, reason, None
+    if seed is not None:
+        seed.objective_at_entry = moment.objective.value
+    return event
+
+
+def plant(slot: SeedSlot, branch: Branch, record: SeedRecord) -> None:
+    """Put a branch into a slot as its live seed."""
+    slot.record.seed = record
+    slot.seed = branch.requires_grad_(True)
+    slot.random = RandomStream(record.rng_seed)
+    slot.record.num_planted += 1
+    slot.set_alpha(0.0)
+
+
+def remove_seed(slot: SeedSlot) -> None:
+    """Nothing of a seed stays but its entry in the slot's history."""
+    slot.seed, slot.record.seed = None, None
+    slot.record.ramp_start, slot.record.ramp_from = None, 0.0
+    slot.set_alpha(0.0)
+
+
+def pause(slot: SeedSlot, moment: Moment, reason: str) -> None:
+    """Stop a seed's training and clocks."""
+    assert slot.seed is not None
+    slot.record.paused_at, slot.record.reason = moment.step, reason
+    slot.seed.requires_grad_(False)
+
+
+def resume(slot: SeedSlot, moment: Moment, reason: str) -> None:
+    """Let a paused seed go on; a ramp continues where it stopped."""
+    record = slot.record
+    assert slot.seed is not None
+    assert record.paused_at is not None
+    if record.ramp_start is not None:
+        record.ramp_start += moment.step - record.paused_at
+    record.paused_at, record.reason = None, reason
+    slot.seed.requires_grad_(True)
+
+
+def _train(slot: SeedSlot, groups: SlotGroups, moment: Moment) -> None:
+    assert slot.seed is not None
+    groups.join(slot.path, slot.seed, moment.step)
+
+
+def _couple(slot: SeedSlot) -> None:
+    slot.record.ramp_start = None
+    slot.set_alpha(1.0)
+
+
+def _fossilize(slot: SeedSlot, groups: SlotGroups, moment: Moment, reason: str) -> None:
+    seed = slot.record.seed
+    assert seed is not None
+    assert slot.seed is not None
+    groups.fossilize(slot.path)
+    slot.fossils.append(slot.seed.requires_grad_(True))
+    state = FossilState(
+        blueprint=seed.blueprint,
+        parameters=seed.parameters,
+        num_parameters=seed.num_parameters,
+        planted_epoch=seed.planted_epoch,
+        fossilized_epoch=moment.epoch,
+    )
+    slot.record.fossils = [*slot.record.fossils, Fossil(state=state, reason=reason)]
+    remove_seed(slot)
+
+
+def _cull(
+    slot: SeedSlot, groups: SlotGroups, moment: Moment, reason: str, *, at_once: bool
+) -> None:
+    seed = slot.record.seed
+    assert seed is not None
+    assert slot.seed is not None
+    groups.leave(slot.path)
+    slot.record.culls = [
+        *slot.record.culls,
+        Cull(
+            blueprint=seed.blueprint,
+            parameters=seed.parameters,
+            planted_epoch=seed.planted_epoch,
+            culled_epoch=moment.epoch,
+            reason=reason,
+        ),
+    ]
+    alpha = float(slot.alpha)
+    if at_once or moment.is_last or alpha == 0.0:
+        remove_seed(slot)
+        return
+    for parameter in slot.seed.requires_grad_(False).parameters():
+        parameter.grad = None
+    slot.record.ramp_start, slot.record.ramp_from = moment.step, alpha

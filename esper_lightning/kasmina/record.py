@@ -1,0 +1,117 @@
+"""What a slot remembers: its topology, its lifecycle and its evidence, saved in its state_dict."""
+
+import msgspec
+
+from esper_lightning.leyline import (
+    BlendSchedule,
+    FossilState,
+    Gate,
+    GateResult,
+    Incubation,
+    ParameterValue,
+    SeedStage,
+    SlotShape,
+)
+
+RECORD_VERSION = 1
+
+
+class EpochEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What one epoch told about one live seed.
+
+    Attributes:
+        stage: in which it was gathered.
+        gradient_norm: mean L2 norm of the seed's gradient over the epoch's steps.
+        gradient_spread: standard deviation of that norm over its mean.
+        dropped: steps whose gradient was not finite.
+        steps: optimiser steps.
+        output_ratio: norm of the seed's output over the norm of the slot's, on a sample.
+        loss: mean training loss of the network.
+        loss_spread: standard deviation of the training loss over its mean.
+        objective: the monitored validation metric.
+    """
+
+    stage: SeedStage
+    gradient_norm: float | None
+    gradient_spread: float | None
+    dropped: int
+    steps: int
+    output_ratio: float | None
+    loss: float | None
+    loss_spread: float | None
+    objective: float | None
+
+
+class SeedRecord(msgspec.Struct, kw_only=True):
+    """A live seed (or one that is ramping out)."""
+
+    blueprint: str
+    parameters: dict[str, ParameterValue]
+    incubation: Incubation
+    blend: BlendSchedule
+    num_parameters: int
+    planted_epoch: int
+    planted_step: int
+    rng_seed: int
+    network_parameters_before: int
+    flops_before: float | None
+    objective_at_entry: float | None = None
+    evidence: list[EpochEvidence] = []
+    gate: GateResult | None = None
+    gain: float | None = None
+    rent: float | None = None
+    random_state: dict[str, bytes] = {}
+
+    def since(self, stage: SeedStage) -> list[EpochEvidence]:
+        """The evidence that was gathered in ``stage``."""
+        return [evidence for evidence in self.evidence if evidence.stage is stage]
+
+    def last_gate(self, gate: Gate) -> GateResult | None:
+        """The last answer, if it was ``gate``'s."""
+        return self.gate if self.gate is not None and self.gate.gate is gate else None
+
+
+class Fossil(msgspec.Struct, frozen=True, kw_only=True):
+    """A seed that became part of the host, and why."""
+
+    state: FossilState
+    reason: str
+
+
+class Cull(msgspec.Struct, frozen=True, kw_only=True):
+    """A seed that was removed, and why."""
+
+    blueprint: str
+    parameters: dict[str, ParameterValue]
+    planted_epoch: int
+    culled_epoch: int
+    reason: str
+
+
+class SlotRecord(msgspec.Struct, kw_only=True):
+    """Everything about a slot but its weights.
+
+    Attributes:
+        paused_at: optimiser step at which the seed was paused; None while it is not.
+        ramp_start: optimiser step at which alpha began to move; None while it rests.
+        ramp_from: alpha at that step, 0 when it rises, above 0 when it falls.
+    """
+
+    version: int = RECORD_VERSION
+    stage: SeedStage = SeedStage.UNKNOWN
+    age: int = 0
+    paused_at: int | None = None
+    shape: SlotShape | None = None
+    reason: str = ""
+    seed: SeedRecord | None = None
+    fossils: list[Fossil] = []
+    culls: list[Cull] = []
+    num_planted: int = 0
+    ramp_start: int | None = None
+    ramp_from: float = 0.0
+    mutates_input: bool = False
+
+    @property
+    def paused(self) -> bool:
+        """True while the seed's training and clocks stand still."""
+        return self.paused_at is not None

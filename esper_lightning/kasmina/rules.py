@@ -1,0 +1,106 @@
+"""The numbers of the lifecycle, each with its unit. The defaults live here and nowhere else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from esper_lightning.leyline import BlendSchedule, Incubation, InvalidArgument, SeedStage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateRules:
+    """Thresholds of the gates.
+
+    Attributes:
+        min_gradient_norm: G1; mean L2 norm of the seed's gradient over the last epoch.
+        max_dropped: G1, G4; share of the last epoch's steps whose seed gradient was not finite.
+        max_gradient_spread: G2; standard deviation over mean of the seed's gradient norm.
+        max_loss_spread: G2; standard deviation over mean of the training loss within an epoch.
+        max_regression: G2, G3; worsening of the objective since the stage was entered, relative.
+        max_output_ratio: G0 (unless direct), G3; norm of the seed's output over the slot's.
+        window: G4; epochs over which the objective is averaged.
+        price_per_parameter: G4; relative gain asked for doubling the network's parameters.
+        price_per_flop: G4; relative gain asked for doubling the network's training FLOPs.
+        max_parameters: G0, G4; parameters of the whole network, None for no limit.
+    """
+
+    min_gradient_norm: float = 1e-8
+    max_dropped: float = 0.0
+    max_gradient_spread: float = 2.0
+    max_loss_spread: float = 2.0
+    max_regression: float = 0.25
+    max_output_ratio: float = 2.0
+    window: int = 2
+    price_per_parameter: float = 0.002
+    price_per_flop: float = 0.002
+    max_parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value is not None and not value >= 0:
+                raise InvalidArgument(f"gate rule {entry.name} must be at least 0, got {value}")
+        if self.window < 1:
+            raise InvalidArgument(f"gate rule window must be at least 1 epoch, got {self.window}")
+
+
+_MIN_AGES = {"TRAINING": 1, "BLENDING": 1, "SHADOWING": 1, "PROBATIONARY": 2}
+_MAX_AGES = {"GERMINATED": 2, "TRAINING": 10, "BLENDING": 10, "SHADOWING": 10, "PROBATIONARY": 20}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LifecycleRules:
+    """How seeds live.
+
+    Attributes:
+        incubation: how a seed is raised unless its command says otherwise.
+        blend: alpha ramp unless the command says otherwise; a cull ramps out along it.
+        trust_radius: of straight-through incubation, relative to the norm of the slot's output.
+        min_ages: epochs a stage lasts before its gate is asked, by stage name; at least 1.
+        max_ages: epochs after which a live seed is culled, by stage name.
+        embargo: epochs a slot rests after a cull, at least 1.
+        max_fossils: after so many a slot is TERMINATED, None for no limit.
+        gates: thresholds.
+        seed: of the streams that seeds draw their weights and noise from.
+    """
+
+    incubation: Incubation = Incubation.DIRECT
+    blend: BlendSchedule = field(default_factory=BlendSchedule)
+    trust_radius: float = 0.2
+    min_ages: Mapping[str, int] = field(default_factory=dict)
+    max_ages: Mapping[str, int] = field(default_factory=dict)
+    embargo: int = 2
+    max_fossils: int | None = 4
+    gates: GateRules = field(default_factory=GateRules)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "incubation", Incubation(self.incubation))
+        except ValueError:
+            options = ", ".join(mode.value for mode in Incubation)
+            raise InvalidArgument(
+                f"incubation {self.incubation!r} is unknown; allowed: {options}"
+            ) from None
+        for name, ages, known in (
+            ("min_ages", self.min_ages, _MIN_AGES),
+            ("max_ages", self.max_ages, _MAX_AGES),
+        ):
+            for stage, age in ages.items():
+                if stage not in known or age < 1:
+                    raise InvalidArgument(
+                        f"{name}[{stage!r}] = {age}: stages are {', '.join(known)}, "
+                        f"ages at least 1 epoch"
+                    )
+        if self.trust_radius <= 0 or self.embargo < 1 or (self.max_fossils or 1) < 1:
+            raise InvalidArgument(
+                f"trust_radius {self.trust_radius} must be positive, embargo {self.embargo} and "
+                f"max_fossils {self.max_fossils} at least 1"
+            )
+
+    def min_age(self, stage: SeedStage) -> int:
+        """Epochs that ``stage`` lasts at least."""
+        return self.min_ages.get(stage.name, _MIN_AGES.get(stage.name, 0))
+
+    def max_age(self, stage: SeedStage) -> int:
+        """Epochs after which a seed in ``stage`` is culled."""
+        return self.max_ages.get(stage.name, _MAX_AGES[stage.name])

@@ -1,0 +1,83 @@
+"""What happens to slots within a training step. Nothing here waits for the device."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from esper_lightning.kasmina import gradients
+from esper_lightning.kasmina.blending import alpha_at
+from esper_lightning.kasmina.evidence import Running, SlotEvidence
+from esper_lightning.kasmina.slot import SeedSlot
+
+PRESSURE_EVERY = 8
+"""Steps between two looks at the host's own gradients at the slots."""
+
+
+class StepWatch:
+    """Moves alpha, guards the host from seed gradients, and gathers an epoch's evidence.
+
+    In every training step, in this order: :meth:`before_step`, :meth:`after_backward`,
+    :meth:`before_optimizer_step`, :meth:`clip_seeds` where the host is clipped, :meth:`after_step`.
+
+    Args:
+        slots: by module path.
+    """
+
+    def __init__(self, slots: Mapping[str, SeedSlot]) -> None:
+        self._slots = slots
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Begin to gather anew; let every slot keep a sample of the next forward pass."""
+        self.loss = Running()
+        self.evidence = {path: SlotEvidence() for path in self._slots}
+        for slot in self._slots.values():
+            slot.listen()
+
+    def before_step(self, step: int) -> None:
+        """Move the alpha ramps to ``step`` optimiser steps since the start of the run."""
+        for slot in self._slots.values():
+            record = slot.record
+            if record.ramp_start is None or record.seed is None or record.paused:
+                continue
+            progress = alpha_at(record.seed.blend, step - record.ramp_start)
+            slot.set_alpha(progress if not record.ramp_from else record.ramp_from * (1 - progress))
+
+    def after_backward(self) -> None:
+        """Drop seed gradients that are not finite, before anything shared looks at them."""
+        for path, found in self._seed_gradients().items():
+            self.evidence[path].dropped.add(gradients.drop_if_not_finite(found))
+
+    def before_optimizer_step(self, step: int) -> None:
+        """Measure gradients: of live seeds always, of the host at the slots every few steps."""
+        for path, found in self._seed_gradients().items():
+            self.evidence[path].gradient_norm.add(gradients.total_norm(found))
+        if step % PRESSURE_EVERY:
+            return
+        for path, slot in self._slots.items():
+            found = gradients.gradients_of(slot.base_layer)
+            if found:
+                self.evidence[path].pressure.add(gradients.rms(found))
+
+    def clip_seeds(self, *, norm: float | None = None, value: float | None = None) -> None:
+        """Clip every live seed by itself, as the host is clipped by itself."""
+        for found in self._seed_gradients().values():
+            if norm is not None:
+                gradients.clip_norm(found, norm)
+            if value is not None:
+                gradients.clip_value(found, value)
+
+    def after_step(self, loss: Tensor | None) -> None:
+        """Take note of the training loss; see who overwrote a slot's input."""
+        if loss is not None:
+            self.loss.add(loss)
+        for slot in self._slots.values():
+            slot.settle()
+
+    def _seed_gradients(self) -> dict[str, list[Tensor]]:
+        found = {
+            path: gradients.gradients_of(slot.seed)
+            for path, slot in self._slots.items()
+            if slot.seed is not None and slot.trains
+        }
+        return {path: tensors for path, tensors in found.items() if tensors}
