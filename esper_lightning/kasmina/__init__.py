@@ -4,9 +4,15 @@ from esper_lightning.kasmina.bed import SeedBed
 from esper_lightning.kasmina.branch import Branch, BuildBranch
 from esper_lightning.kasmina.feature_maps import feature_map, probing
 from esper_lightning.kasmina.flops import FlopCount, FlopMeter
-from esper_lightning.kasmina.graft import PossibleSlot, insert_slots, possible_slots
+from esper_lightning.kasmina.graft import (
+    auto_slots,
+    insert_slots,
+    possible_slots,
+    regraft,
+)
 from esper_lightning.kasmina.moment import Moment
-from esper_lightning.kasmina.parameter_groups import SlotGroups, add_empty_groups
+from esper_lightning.kasmina.optimizers import slot_groups_in_new_optimizers
+from esper_lightning.kasmina.parameter_groups import SlotGroups, add_slot_groups
 from esper_lightning.kasmina.rules import GateRules, LifecycleRules
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.kasmina.view import system_state
@@ -19,14 +25,16 @@ __all__ = [
     "GateRules",
     "LifecycleRules",
     "Moment",
-    "PossibleSlot",
     "SeedBed",
     "SeedSlot",
     "SlotGroups",
-    "add_empty_groups",
+    "add_slot_groups",
+    "auto_slots",
     "feature_map",
     "insert_slots",
     "possible_slots",
     "probing",
+    "regraft",
+    "slot_groups_in_new_optimizers",
     "system_state",
 ]

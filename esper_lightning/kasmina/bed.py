@@ -2,9 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
 from torch import nn
 from torch.optim import Optimizer
 
@@ -24,11 +25,13 @@ from esper_lightning.leyline import (
     CommandRefused,
     GateFailed,
     GateResult,
+    GrownSeed,
     IllegalTransition,
     Incubation,
     InvalidArgument,
     NonFiniteTraining,
     SeedStage,
+    SlotShape,
     SlotUnsuitable,
     StageChanged,
     UnknownSlot,
@@ -52,17 +55,29 @@ class SeedBed:
         network: what grows; its parameters are counted.
         slots: by module path, from :func:`~esper_lightning.kasmina.graft.insert_slots`.
         rules: of the lifecycle.
+        incubation: how a seed is raised unless its command says otherwise.
+        fits: whether any blueprint fits a shape.
     """
 
     def __init__(
-        self, network: nn.Module, slots: Mapping[str, SeedSlot], *, rules: LifecycleRules
+        self,
+        network: nn.Module,
+        slots: Mapping[str, SeedSlot],
+        *,
+        rules: LifecycleRules,
+        incubation: Incubation = Incubation.DIRECT,
+        fits: Callable[[SlotShape], bool],
     ) -> None:
         self.network = network
+        self.incubation = incubation
+        self._fits = fits
         self.slots = dict(slots)
         self.rules = rules
         self.watch = StepWatch(self.slots)
         self.history: list[float | None] = []
         self._groups: SlotGroups | None = None
+        for slot in self.slots.values():
+            slot.trust_radius = rules.trust_radius
 
     @property
     def groups(self) -> SlotGroups:
@@ -76,6 +91,40 @@ class SeedBed:
         self._groups = SlotGroups(optimizer)
         self._groups.refill(self.slots)
 
+    def check_shapes(self) -> None:
+        """After a forward pass: every slot was called, and something can grow in it.
+
+        Raises:
+            SlotUnsuitable: naming the slot, and why.
+        """
+        for path, slot in self.slots.items():
+            if slot.record.shape is None:
+                raise SlotUnsuitable(
+                    f"the forward pass never calls slot {path!r}: it is bypassed (its weights are "
+                    f"used directly, for example); choose a module that is called"
+                )
+            if not self._fits(slot.record.shape):
+                raise SlotUnsuitable(f"no blueprint fits slot {path!r} ({slot.record.shape})")
+
+    def start_with(self, branches: Sequence[GrownSeed]) -> None:
+        """Begin with branches in place as fossils, freshly initialised: a static network.
+
+        Raises:
+            UnknownSlot, UnknownBlueprint, InvalidArgument: what cannot be built.
+        """
+        for branch in branches:
+            slot = self.slots.get(branch.slot)
+            if slot is None:
+                raise UnknownSlot(f"{branch.slot!r} is not a slot; slots: {list(self.slots)}")
+            number = len(slot.record.fossils)
+            module = slot.construct(
+                branch.blueprint,
+                branch.parameters,
+                rng_seed=_derived_seed(self.rules.seed, slot.path, "fossil", number),
+            )
+            counted = sum(parameter.numel() for parameter in module.parameters())
+            lifecycle.add_fossil(slot, module, replace(branch, num_parameters=counted))
+
     def num_parameters(self) -> int:
         """Of the network as it stands, seeds included."""
         return sum(parameter.numel() for parameter in self.network.parameters())
@@ -87,7 +136,7 @@ class SeedBed:
                 slot.record.stage if slot.record.seed else None,
                 slot.record.paused,
                 slot.record.seed and (slot.record.seed.blueprint, str(slot.record.seed.parameters)),
-                tuple((f.state.blueprint, str(f.state.parameters)) for f in slot.record.fossils),
+                tuple((f.blueprint, str(f.parameters)) for f in slot.record.fossils),
             )
             for slot in self.slots.values()
         )
@@ -107,7 +156,7 @@ class SeedBed:
 
         Raises:
             NonFiniteTraining: the training loss of the epoch is NaN or infinite.
-            SlotUnsuitable: the forward pass never reached a slot.
+            SlotUnsuitable: the forward pass never reached a slot, or nothing fits it.
         """
         loss = self.watch.loss.mean()
         if loss is not None and not math.isfinite(loss):
@@ -116,12 +165,7 @@ class SeedBed:
                 f"data, or a learning rate that is too high; the last checkpoint is from before it"
             )
         changes = self.wake(moment)
-        asleep = [s.path for s in self.slots.values() if s.record.stage is SeedStage.UNKNOWN]
-        if asleep:
-            raise SlotUnsuitable(
-                f"the forward pass never called the modules {asleep}: it bypasses them (uses their "
-                f"weights directly, for example); choose modules that are called"
-            )
+        self.check_shapes()
         missing = moment.epoch - len(self.history)
         self.history = [*self.history[: moment.epoch], *[None] * missing, moment.objective.value]
         for slot in self.slots.values():
@@ -187,7 +231,7 @@ class SeedBed:
     ) -> list[StageChanged]:
         rng_seed = _derived_seed(self.rules.seed, slot.path, slot.record.num_planted)
         branch = slot.construct(command.blueprint, command.parameters, rng_seed=rng_seed)
-        incubation = command.incubation or self.rules.incubation
+        incubation = command.incubation or self.incubation
         if incubation is Incubation.DIRECT and not branch.zero_at_birth:
             raise InvalidArgument(
                 f"blueprint {command.blueprint!r} is not exactly 0 at birth and cannot be inserted "

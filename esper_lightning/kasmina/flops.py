@@ -96,6 +96,14 @@ class FlopMeter:
             self._per_sample[topology] = counted / batch_size
         self.total += self._per_sample[topology] * batch_size
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was spent so far; what a step costs is counted again."""
+        return {"total": self.total}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.total = state["total"]
+
     def abort(self) -> None:
         """Stop counting, after an error in the step."""
         if self._counting is not None:

@@ -1,8 +1,7 @@
 """Where a host can grow, and putting slots there."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,28 +9,15 @@ from torch import Tensor, nn
 from esper_lightning.kasmina.branch import BuildBranch
 from esper_lightning.kasmina.feature_maps import feature_map, probing
 from esper_lightning.kasmina.slot import SeedSlot
-from esper_lightning.leyline import InvalidArgument, SlotShape, SlotUnsuitable, UnknownSlot
+from esper_lightning.leyline import (
+    InvalidArgument,
+    PossibleSlot,
+    SlotShape,
+    SlotUnsuitable,
+    UnknownSlot,
+)
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PossibleSlot:
-    """A module that could be wrapped in a slot.
-
-    Attributes:
-        path: in the model, the name to use in ``slots=[...]``.
-        module: its class name.
-        shape: what it maps.
-        num_parameters: of the module.
-        suggested: ``slots="auto"`` would take it.
-    """
-
-    path: str
-    module: str
-    shape: SlotShape
-    num_parameters: int
-    suggested: bool
 
 
 def possible_slots(model: nn.Module, forward: Callable[[], object]) -> list[PossibleSlot]:
@@ -78,12 +64,27 @@ def possible_slots(model: nn.Module, forward: Callable[[], object]) -> list[Poss
     return found
 
 
+def auto_slots(
+    model: nn.Module, forward: Callable[[], object], *, fits: Callable[[SlotShape], bool]
+) -> list[str]:
+    """Paths of the suggested slots of ``model`` for which ``fits`` is true.
+
+    Raises:
+        SlotUnsuitable: there are none; the text lists what could be named instead.
+    """
+    found = possible_slots(model, forward)
+    paths = [slot.path for slot in found if slot.suggested and fits(slot.shape)]
+    if not paths:
+        listed = ", ".join(slot.path for slot in found) or "none"
+        raise SlotUnsuitable(
+            f"slots='auto' found no block that takes a feature map to a feature map and has a "
+            f"blueprint that fits; possible slots to name: {listed}"
+        )
+    return paths
+
+
 def insert_slots(
-    model: nn.Module,
-    paths: Sequence[str],
-    *,
-    build: BuildBranch,
-    trust_radius: float,
+    model: nn.Module, paths: Sequence[str], *, build: BuildBranch
 ) -> dict[str, SeedSlot]:
     """Wrap the named modules of ``model`` in slots, in place. Modules that are slots stay.
 
@@ -91,7 +92,6 @@ def insert_slots(
         model: the network.
         paths: module paths, as in ``model.get_submodule``, without repetition.
         build: how to build a named branch.
-        trust_radius: of straight-through incubation.
 
     Returns:
         The slots by path, in the order of ``paths``.
@@ -117,12 +117,27 @@ def insert_slots(
     for path in sorted(paths, key=lambda path: path.count("."), reverse=True):
         module = model.get_submodule(path)
         if not isinstance(module, SeedSlot):
-            slot = SeedSlot(module, path=path, build=build, trust_radius=trust_radius)
+            slot = SeedSlot(module, path=path, build=build)
             slot.train(module.training)
             model.set_submodule(path, slot)
             module = slot
+        module.path = path
         slots[path] = module
     return {path: slots[path] for path in paths}
+
+
+def regraft(model: nn.Module, state_dict: Mapping[str, Any], *, build: BuildBranch) -> None:
+    """Insert the slots that a grown network's ``state_dict`` has and ``model`` has not.
+
+    Loading the ``state_dict`` afterwards rebuilds every branch.
+    """
+    ending = "._extra_state"
+    paths = [key.removesuffix(ending) for key in state_dict if key.endswith(ending)]
+    grown = [p for p in paths if any(key.startswith(f"{p}.base_layer.") for key in state_dict)]
+    present = {path for path, module in model.named_modules() if isinstance(module, SeedSlot)}
+    missing = [path for path in grown if path not in present]
+    if missing:
+        insert_slots(model, missing, build=build)
 
 
 def _check_path(path: object, everywhere: dict[str, nn.Module]) -> None:

@@ -4,12 +4,13 @@ from esper_lightning.kasmina.branch import Branch
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.parameter_groups import SlotGroups
 from esper_lightning.kasmina.random_stream import RandomStream
-from esper_lightning.kasmina.record import Cull, Fossil, SeedRecord
+from esper_lightning.kasmina.record import SeedRecord
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.leyline import (
     TRANSITIONS,
-    FossilState,
+    CulledSeed,
     GateResult,
+    GrownSeed,
     IllegalTransition,
     SeedStage,
     StageChanged,
@@ -92,6 +93,12 @@ def plant(slot: SeedSlot, branch: Branch, record: SeedRecord) -> None:
     slot.set_alpha(0.0)
 
 
+def add_fossil(slot: SeedSlot, branch: Branch, grown: GrownSeed) -> None:
+    """Make a branch a permanent part of a slot's output."""
+    slot.fossils.append(branch.requires_grad_(True))
+    slot.record.fossils = [*slot.record.fossils, grown]
+
+
 def remove_seed(slot: SeedSlot) -> None:
     """Nothing of a seed stays but its entry in the slot's history."""
     slot.seed, slot.record.seed = None, None
@@ -132,15 +139,16 @@ def _fossilize(slot: SeedSlot, groups: SlotGroups, moment: Moment, reason: str) 
     assert seed is not None
     assert slot.seed is not None
     groups.fossilize(slot.path)
-    slot.fossils.append(slot.seed.requires_grad_(True))
-    state = FossilState(
+    grown = GrownSeed(
+        slot=slot.path,
         blueprint=seed.blueprint,
         parameters=seed.parameters,
         num_parameters=seed.num_parameters,
         planted_epoch=seed.planted_epoch,
         fossilized_epoch=moment.epoch,
+        reason=reason,
     )
-    slot.record.fossils = [*slot.record.fossils, Fossil(state=state, reason=reason)]
+    add_fossil(slot, slot.seed, grown)
     remove_seed(slot)
 
 
@@ -153,7 +161,8 @@ def _cull(
     groups.leave(slot.path)
     slot.record.culls = [
         *slot.record.culls,
-        Cull(
+        CulledSeed(
+            slot=slot.path,
             blueprint=seed.blueprint,
             parameters=seed.parameters,
             planted_epoch=seed.planted_epoch,

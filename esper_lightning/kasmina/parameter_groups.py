@@ -25,14 +25,19 @@ def group_name(owner: str, path: str, decay: str) -> str:
     return f"{owner}:{path}/{decay}"
 
 
-def add_empty_groups(optimizer: Optimizer, paths: list[str]) -> None:
+def add_slot_groups(optimizer: Optimizer, slots: Mapping[str, SeedSlot]) -> None:
     """Append four empty groups for each slot, with the options of the optimiser's first group.
+
+    Parameters of branches that are there already leave the optimiser's own groups.
 
     Optimiser state is matched by position in checkpoints: call this once, before schedulers are
     built, and never change the layout afterwards.
     """
+    grown = {id(p) for slot in slots.values() for p in slot.branch_parameters()}
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) not in grown]
     template = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "name")}
-    for path in paths:
+    for path in slots:
         for owner in _MATTERS:
             for decay in _DECAYS:
                 options: dict[str, Any] = dict(template, name=group_name(owner, path, decay))
@@ -46,7 +51,7 @@ class SlotGroups:
     """The groups of all slots in one optimiser.
 
     Args:
-        optimizer: with the groups of :func:`add_empty_groups`.
+        optimizer: with the groups of :func:`add_slot_groups`.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:

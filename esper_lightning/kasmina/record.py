@@ -4,9 +4,10 @@ import msgspec
 
 from esper_lightning.leyline import (
     BlendSchedule,
-    FossilState,
+    CulledSeed,
     Gate,
     GateResult,
+    GrownSeed,
     Incubation,
     ParameterValue,
     SeedStage,
@@ -71,23 +72,6 @@ class SeedRecord(msgspec.Struct, kw_only=True):
         return self.gate if self.gate is not None and self.gate.gate is gate else None
 
 
-class Fossil(msgspec.Struct, frozen=True, kw_only=True):
-    """A seed that became part of the host, and why."""
-
-    state: FossilState
-    reason: str
-
-
-class Cull(msgspec.Struct, frozen=True, kw_only=True):
-    """A seed that was removed, and why."""
-
-    blueprint: str
-    parameters: dict[str, ParameterValue]
-    planted_epoch: int
-    culled_epoch: int
-    reason: str
-
-
 class SlotRecord(msgspec.Struct, kw_only=True):
     """Everything about a slot but its weights.
 
@@ -104,8 +88,8 @@ class SlotRecord(msgspec.Struct, kw_only=True):
     shape: SlotShape | None = None
     reason: str = ""
     seed: SeedRecord | None = None
-    fossils: list[Fossil] = []
-    culls: list[Cull] = []
+    fossils: list[GrownSeed] = []
+    culls: list[CulledSeed] = []
     num_planted: int = 0
     ramp_start: int | None = None
     ramp_from: float = 0.0

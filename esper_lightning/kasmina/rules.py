@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from esper_lightning.leyline import BlendSchedule, Incubation, InvalidArgument, SeedStage
+from esper_lightning.leyline import BlendSchedule, InvalidArgument, SeedStage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,6 @@ class LifecycleRules:
     """How seeds live.
 
     Attributes:
-        incubation: how a seed is raised unless its command says otherwise.
         blend: alpha ramp unless the command says otherwise; a cull ramps out along it.
         trust_radius: of straight-through incubation, relative to the norm of the slot's output.
         min_ages: epochs a stage lasts before its gate is asked, by stage name; at least 1.
@@ -63,7 +62,6 @@ class LifecycleRules:
         seed: of the streams that seeds draw their weights and noise from.
     """
 
-    incubation: Incubation = Incubation.DIRECT
     blend: BlendSchedule = field(default_factory=BlendSchedule)
     trust_radius: float = 0.2
     min_ages: Mapping[str, int] = field(default_factory=dict)
@@ -74,13 +72,6 @@ class LifecycleRules:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "incubation", Incubation(self.incubation))
-        except ValueError:
-            options = ", ".join(mode.value for mode in Incubation)
-            raise InvalidArgument(
-                f"incubation {self.incubation!r} is unknown; allowed: {options}"
-            ) from None
         for name, ages, known in (
             ("min_ages", self.min_ages, _MIN_AGES),
             ("max_ages", self.max_ages, _MAX_AGES),

@@ -47,14 +47,14 @@ class SeedSlot(nn.Module):
         base_layer: the host module.
         path: where it is in the host.
         build: how to build a named branch.
+
+    Attributes:
         trust_radius: see :func:`~esper_lightning.kasmina.straight_through.straight_through`.
     """
 
     alpha: Tensor
 
-    def __init__(
-        self, base_layer: nn.Module, *, path: str, build: BuildBranch, trust_radius: float
-    ) -> None:
+    def __init__(self, base_layer: nn.Module, *, path: str, build: BuildBranch) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.fossils = nn.ModuleList()
@@ -64,8 +64,8 @@ class SeedSlot(nn.Module):
         self.record = SlotRecord()
         self.random = RandomStream(0)
         self.sample: tuple[Tensor, Tensor] | None = None
+        self.trust_radius = 0.2
         self._build = build
-        self._trust_radius = trust_radius
         self._listening = True
         self._watched: tuple[weakref.ref[Tensor], int] | None = None
 
@@ -94,7 +94,7 @@ class SeedSlot(nn.Module):
                 return h
             with self.random.use(h.device):
                 output = self._run(seed, x.detach().clone(), h.detach())
-            return straight_through(h, output, trust_radius=self._trust_radius)
+            return straight_through(h, output, trust_radius=self.trust_radius)
         if stage in _HEARD:
             with self.random.use(h.device):
                 output = self._run(seed, x.detach().clone(), h.detach())
@@ -196,6 +196,11 @@ class SeedSlot(nn.Module):
         device, dtype = self._place()
         return branch.to(device=device, dtype=dtype).train(self.training)
 
+    def branch_parameters(self) -> list[nn.Parameter]:
+        """Parameters of fossils and live seed."""
+        seed = [] if self.seed is None else list(self.seed.parameters())
+        return [*self.fossils.parameters(), *seed]
+
     @property
     def trains(self) -> bool:
         """True while a live seed's parameters belong to the optimiser."""
@@ -245,7 +250,7 @@ class SeedSlot(nn.Module):
             )
         self.record = record
         self.fossils = nn.ModuleList(
-            self.construct(fossil.state.blueprint, fossil.state.parameters, rng_seed=0)
+            self.construct(fossil.blueprint, fossil.parameters, rng_seed=0)
             for fossil in record.fossils
         )
         self.seed = None
@@ -275,7 +280,7 @@ class SeedSlot(nn.Module):
         if record.seed is not None:
             parts.append(f"seed={record.seed.blueprint}, alpha={float(self.alpha):.2f}")
         if record.fossils:
-            parts.append("fossils=" + "+".join(f.state.blueprint for f in record.fossils))
+            parts.append("fossils=" + "+".join(f.blueprint for f in record.fossils))
         if record.shape is not None:
             kind = FeatureKind(record.shape.output.kind)
             parts.append(f"{kind.value} {record.shape.output.sizes}")

@@ -6,7 +6,7 @@ from esper_lightning.kasmina.bed import SeedBed
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.kasmina.watch import StepWatch
-from esper_lightning.leyline import SeedState, SystemState, legal_commands
+from esper_lightning.leyline import FossilState, SeedState, SystemState, legal_commands
 
 
 def system_state(bed: SeedBed, moment: Moment, *, host_parameters: int) -> SystemState:
@@ -47,7 +47,16 @@ def seed_state(slot: SeedSlot, watch: StepWatch, moment: Moment) -> SeedState:
         pressure=watch.evidence[slot.path].pressure.mean(),
         alpha=float(slot.alpha),
         legal=legal_commands(record.stage, paused=record.paused),
-        fossils=tuple(fossil.state for fossil in record.fossils),
+        fossils=tuple(
+            FossilState(
+                blueprint=fossil.blueprint,
+                parameters=fossil.parameters,
+                num_parameters=fossil.num_parameters,
+                planted_epoch=fossil.planted_epoch,
+                fossilized_epoch=fossil.fossilized_epoch,
+            )
+            for fossil in record.fossils
+        ),
         num_culls=len(record.culls),
         reason=record.reason,
     )

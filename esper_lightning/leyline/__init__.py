@@ -23,7 +23,13 @@ from esper_lightning.leyline.errors import (
 )
 from esper_lightning.leyline.events import Decision, Event, RunEnded, RunStarted, StageChanged
 from esper_lightning.leyline.gates import Comparison, Gate, GateResult, Measurement
-from esper_lightning.leyline.shapes import Attachment, FeatureKind, FeatureMap, SlotShape
+from esper_lightning.leyline.shapes import (
+    Attachment,
+    FeatureKind,
+    FeatureMap,
+    PossibleSlot,
+    SlotShape,
+)
 from esper_lightning.leyline.stages import (
     LEGAL_COMMANDS,
     LIVE_STAGES,
@@ -66,6 +72,7 @@ __all__ = [
     "NonFiniteTraining",
     "Objective",
     "ParameterValue",
+    "PossibleSlot",
     "RunEnded",
     "RunStarted",
     "RunSummary",

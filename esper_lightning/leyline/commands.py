@@ -30,6 +30,10 @@ class BlendSchedule(msgspec.Struct, frozen=True, kw_only=True):
     num_steps: int = 60
 
     def __post_init__(self) -> None:
+        curves = [curve.value for curve in BlendCurve]
+        if self.curve not in curves:
+            raise InvalidArgument(f"blend curve {self.curve!r} is unknown; allowed: {curves}")
+        msgspec.structs.force_setattr(self, "curve", BlendCurve(self.curve))
         if self.num_steps < 1:
             raise InvalidArgument(f"blend num_steps must be at least 1, got {self.num_steps}")
 

@@ -71,3 +71,21 @@ class SlotShape(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.input} -> {self.output}"
+
+
+class PossibleSlot(msgspec.Struct, frozen=True, kw_only=True):
+    """A module that could be a slot.
+
+    Attributes:
+        path: in the model, the name to use in ``slots=[...]``.
+        module: its class name.
+        shape: what it maps.
+        num_parameters: of the module.
+        suggested: ``slots="auto"`` would take it.
+    """
+
+    path: str
+    module: str
+    shape: SlotShape
+    num_parameters: int
+    suggested: bool

@@ -6,15 +6,18 @@ from esper_lightning.leyline.commands import ParameterValue
 
 
 class GrownSeed(msgspec.Struct, frozen=True, kw_only=True):
-    """A branch that is part of the final network."""
+    """A branch that is part of the network.
+
+    Slot, blueprint and parameters alone say what a static network of the same shape begins with.
+    """
 
     slot: str
     blueprint: str
-    parameters: dict[str, ParameterValue]
-    num_parameters: int
-    planted_epoch: int
-    fossilized_epoch: int
-    reason: str
+    parameters: dict[str, ParameterValue] = {}
+    num_parameters: int = 0
+    planted_epoch: int = -1
+    fossilized_epoch: int = -1
+    reason: str = ""
 
 
 class CulledSeed(msgspec.Struct, frozen=True, kw_only=True):

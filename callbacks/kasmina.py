@@ -1,0 +1,436 @@
+"""Mutates the network: grafts slots, guards the host in the step, runs the epoch boundary."""
+
+import functools
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from msgspec.structs import replace
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
+
+from esper_lightning import karn
+from esper_lightning.kasmina import (
+    BuildBranch,
+    FlopMeter,
+    LifecycleRules,
+    Moment,
+    SeedBed,
+    auto_slots,
+    insert_slots,
+    probing,
+    slot_groups_in_new_optimizers,
+    system_state,
+)
+from esper_lightning.leyline import (
+    CommandRefused,
+    Decision,
+    Event,
+    GrownSeed,
+    Incubation,
+    InvalidArgument,
+    Objective,
+    RunEnded,
+    RunStarted,
+    RunSummary,
+    SlotShape,
+    SystemState,
+    UnknownSlot,
+    UnsupportedOptimizer,
+    decode,
+)
+from esper_lightning.nissa.versions import versions
+
+log = logging.getLogger(__name__)
+
+Controller = Callable[[SystemState], Sequence[Decision]]
+Listener = Callable[[Event], None]
+
+
+class Kasmina(Callback):
+    """Mutates the network: gives it slots, and lets seeds live in them.
+
+    Works on any LightningModule with automatic optimisation and one optimiser. A controller (the
+    callback ``Tamiyo``, or anything assigned to :attr:`controller`) says what is planted where.
+
+    Args:
+        slots: module paths, or ``"auto"`` for the blocks of the network (needs the module's
+            ``example_input_array``).
+        root: submodule to which slot paths are relative, empty for the LightningModule itself.
+        monitor: validation metric that gates and policies look at, as logged.
+        mode: ``min`` or ``max``.
+        incubation: how a seed is raised: ``direct`` or ``straight_through``.
+        fossils: branches to begin with, for a static network: each a slot, a blueprint and its
+            parameters; or the path of a finished run's ``summary.json``.
+        rules: of the lifecycle.
+        build: how to build a named branch.
+
+    Raises:
+        InvalidArgument: an argument that is not allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: str | Sequence[str] = "auto",
+        root: str = "",
+        monitor: str = "val/loss",
+        mode: str = "min",
+        incubation: Incubation | str = Incubation.DIRECT,
+        fossils: str | Sequence[GrownSeed | Mapping[str, Any]] = (),
+        rules: LifecycleRules | None = None,
+        build: BuildBranch = karn.build,
+    ) -> None:
+        super().__init__()
+        if mode not in ("min", "max"):
+            raise InvalidArgument(f"mode must be 'min' or 'max', got {mode!r}")
+        modes = [known.value for known in Incubation]
+        if incubation not in modes:
+            raise InvalidArgument(f"incubation {incubation!r} is unknown; allowed: {modes}")
+        if isinstance(slots, str) and slots != "auto":
+            raise InvalidArgument(f"slots must be 'auto' or a list of module paths, got {slots!r}")
+        self.slots = slots
+        self.root = root
+        self.monitor, self.mode = monitor, mode
+        self.incubation = Incubation(incubation)
+        self.fossils = _grown(fossils)
+        self.rules = rules or LifecycleRules()
+        self.build = build
+        self.controller: Controller | None = None
+        self.run_id = uuid.uuid4().hex[:12]
+        self.host_parameters = 0
+        self.num_samples = 0
+        self.meter = FlopMeter()
+        self._bed: SeedBed | None = None
+        self._events: list[Event] = []
+        self._listeners: list[Listener] = []
+        self._topology: object = None
+        self._host_topology: object = None
+        self._validated_epoch = -1
+        self._unwrap: list[str] = []
+
+    @property
+    def bed(self) -> SeedBed:
+        """The slots; there from ``setup`` on."""
+        if self._bed is None:
+            raise CommandRefused("Kasmina has no slots yet; they are grafted in Trainer.fit")
+        return self._bed
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call ``listener`` with every event of the run, those that have been included."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+            for event in self._events:
+                listener(event)
+
+    # -- set-up -----------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Graft the slots and, for a fit, give them their place in optimiser and clipping."""
+        if trainer.world_size > 1:
+            raise UnsupportedOptimizer(
+                f"growth runs in one process so far, the Trainer has {trainer.world_size}; "
+                f"use devices=1"
+            )
+        if not pl_module.automatic_optimization:
+            raise UnsupportedOptimizer(
+                "growth needs automatic optimisation; this module sets automatic_optimization=False"
+            )
+        if self._bed is None or self._bed.network is not self._network(pl_module):
+            self._graft(pl_module)
+        if stage == "fit":
+            self._wrap(pl_module, "configure_optimizers", self._configure_optimizers)
+            self._wrap(pl_module, "configure_gradient_clipping", self._clip_apart)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the module its own hooks back."""
+        for name in self._unwrap:
+            delattr(pl_module, name)
+        self._unwrap = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fill the parameter groups before optimiser state is restored."""
+        if len(trainer.optimizers) != 1:
+            raise UnsupportedOptimizer(
+                f"growth needs one optimiser, configure_optimizers made {len(trainer.optimizers)}"
+            )
+        self.bed.bind(trainer.optimizers[0])
+        self._emit(
+            RunStarted(
+                run_id=self.run_id,
+                slots=tuple(self.bed.slots),
+                host_parameters=self.host_parameters,
+                max_epochs=trainer.max_epochs,
+                versions=versions(),
+            )
+        )
+        moment = self._moment(trainer, epoch=trainer.current_epoch - 1)
+        self._emit(*self.bed.wake(moment))
+
+    # -- in the step ------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to gather evidence anew."""
+        self.bed.watch.start_epoch()
+        self._topology = self.bed.topology()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Move alpha; count the operations of a topology's first step."""
+        self.bed.watch.before_step(trainer.global_step)
+        self.meter.begin(self._topology)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop seed gradients that are not finite."""
+        self.bed.watch.after_backward()
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Measure gradients."""
+        self.bed.watch.before_optimizer_step(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take note of the loss and of what the step cost."""
+        size = _batch_size(batch)
+        self.num_samples += size
+        self.meter.end(self._topology, size)
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        self.bed.watch.after_step(loss if isinstance(loss, Tensor) else None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Know that this epoch's validation metrics are fresh."""
+        if not trainer.sanity_checking:
+            self._validated_epoch = trainer.current_epoch
+
+    # -- the boundary -----------------------------------------------------------------------------
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Health, gates, controller, commands: in this order, whatever the order of callbacks."""
+        moment = self._moment(trainer, epoch=trainer.current_epoch)
+        self._emit(*self.bed.close_epoch(moment))
+        state = system_state(self.bed, moment, host_parameters=self.host_parameters)
+        self._emit(state)
+        decisions = self.controller(state) if self.controller is not None else ()
+        commanded: set[str] = set()
+        for decision in decisions:
+            self._carry_out(decision, moment, commanded)
+        pl_module.log("growth/parameters", float(self.bed.num_parameters()))
+        pl_module.log("growth/training_flops", self.meter.total)
+
+    def _carry_out(self, decision: Decision, moment: Moment, commanded: set[str]) -> None:
+        command = decision.command
+        try:
+            if command.slot and command.slot in commanded:
+                raise CommandRefused(f"slot {command.slot!r} already had a command here")
+            changes = self.bed.apply(command, moment)
+        except (CommandRefused, InvalidArgument) as error:
+            log.warning("refused: %s", error)
+            self._emit(replace(decision, refused=str(error)))
+            return
+        commanded.add(command.slot)
+        self._emit(decision, *changes)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell that the run ended."""
+        self._end(trainer, "finished")
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Stop counting; tell that the run failed."""
+        self.meter.abort()
+        if trainer.training and self._events:
+            self._end(trainer, f"failed: {type(exception).__name__}: {exception}")
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the slots' own records do not hold."""
+        return {
+            "run_id": self.run_id,
+            "num_samples": self.num_samples,
+            "bed": self.bed.state_dict(),
+            "meter": self.meter.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the run of :meth:`state_dict`."""
+        self.run_id = state_dict["run_id"]
+        self.num_samples = state_dict["num_samples"]
+        self.bed.load_state_dict(state_dict["bed"])
+        self.meter.load_state_dict(state_dict["meter"])
+
+    # -- costs ------------------------------------------------------------------------------------
+
+    @property
+    def flops_per_sample(self) -> float | None:
+        """Training FLOPs of one sample in the last epoch that was trained."""
+        return self.meter.per_sample(self._topology)
+
+    @property
+    def host_flops_per_sample(self) -> float | None:
+        """Training FLOPs of one sample before any growth."""
+        return self.meter.per_sample(self._host_topology)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _network(self, pl_module: LightningModule) -> torch.nn.Module:
+        if self.root and self.root not in dict(pl_module.named_modules()):
+            there = [name for name, _ in pl_module.named_children()]
+            raise UnknownSlot(f"root {self.root!r} is not a submodule; there are {there}")
+        return pl_module.get_submodule(self.root)
+
+    def _graft(self, pl_module: LightningModule) -> None:
+        network = self._network(pl_module)
+        example = pl_module.example_input_array
+        if not isinstance(self.slots, str):
+            paths = list(self.slots)
+        elif example is not None:
+            paths = auto_slots(network, lambda: _forward(pl_module, example), fits=_fits)
+        else:
+            raise InvalidArgument(
+                "slots='auto' needs one batch of inputs to find the network's blocks: set "
+                "self.example_input_array in the module, or name the slots"
+            )
+        slots = insert_slots(network, paths, build=self.build)
+        self.host_parameters = sum(p.numel() for p in network.parameters()) - sum(
+            p.numel() for slot in slots.values() for p in slot.branch_parameters()
+        )
+        self._bed = SeedBed(
+            network, slots, rules=self.rules, incubation=self.incubation, fits=_fits
+        )
+        self._host_topology = self._bed.topology()
+        if example is not None:
+            with probing(pl_module):
+                _forward(pl_module, example)
+            self._bed.check_shapes()
+        if self.fossils:
+            self._bed.start_with(self.fossils)
+
+    def _wrap(self, pl_module: LightningModule, name: str, around: Callable[..., Any]) -> None:
+        original = getattr(pl_module, name)
+
+        @functools.wraps(original)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return around(original, *args, **kwargs)
+
+        setattr(pl_module, name, wrapped)
+        self._unwrap.append(name)
+
+    def _configure_optimizers(self, original: Callable[[], Any]) -> Any:
+        with slot_groups_in_new_optimizers(self.bed.slots):
+            return original()
+
+    def _clip_apart(
+        self,
+        original: Callable[..., Any],
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """The host is clipped as it would be without seeds, each live seed by itself."""
+        with self.bed.groups.without_seeds():
+            original(
+                optimizer,
+                gradient_clip_val=gradient_clip_val,
+                gradient_clip_algorithm=gradient_clip_algorithm,
+            )
+        if gradient_clip_val:
+            by_value = str(gradient_clip_algorithm).endswith("value")
+            key = "value" if by_value else "norm"
+            self.bed.watch.clip_seeds(**{key: float(gradient_clip_val)})
+
+    def _moment(self, trainer: Trainer, *, epoch: int) -> Moment:
+        metrics = self._metrics(trainer)
+        max_epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+        steps_over = 0 < trainer.max_steps <= trainer.global_step
+        if epoch >= 0 and (trainer.should_stop or steps_over):
+            max_epochs = epoch + 1
+        return Moment(
+            run_id=self.run_id,
+            epoch=epoch,
+            step=trainer.global_step,
+            objective=Objective(name=self.monitor, mode=self.mode, value=metrics.get(self.monitor)),
+            metrics=metrics,
+            max_epochs=max_epochs,
+            steps_per_epoch=trainer.fit_loop.epoch_loop.batch_progress.current.completed,
+            flops=self.flops_per_sample,
+            host_flops=self.host_flops_per_sample,
+            total_flops=self.meter.total,
+        )
+
+    def _metrics(self, trainer: Trainer) -> dict[str, float]:
+        """Finite metrics of this epoch. Validation metrics of an earlier epoch are missing."""
+        fresh = self._validated_epoch == trainer.current_epoch or not trainer.enable_validation
+        values = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if (fresh or name.startswith("train")) and not name.startswith("growth/")
+        }
+        if fresh and self.monitor not in values and trainer.current_epoch == self._validated_epoch:
+            rank_zero_warn(
+                f"Kasmina monitors {self.monitor!r}, which was not logged; logged are "
+                f"{sorted(values)}. Without it no seed is planted or judged"
+            )
+        return {name: v for name, v in values.items() if v == v and abs(v) != float("inf")}
+
+    def _emit(self, *events: Event) -> None:
+        for event in events:
+            self._events.append(event)
+            for listener in self._listeners:
+                listener(event)
+
+    def _end(self, trainer: Trainer, outcome: str) -> None:
+        epoch, step = trainer.current_epoch, trainer.global_step
+        self._emit(RunEnded(run_id=self.run_id, epoch=epoch, step=step, outcome=outcome))
+
+
+def find(trainer: Trainer) -> Kasmina:
+    """The Kasmina among a Trainer's callbacks.
+
+    Raises:
+        InvalidArgument: there is none, or more than one.
+    """
+    found = [callback for callback in trainer.callbacks if isinstance(callback, Kasmina)]
+    if len(found) != 1:
+        names = [type(callback).__name__ for callback in trainer.callbacks]
+        raise InvalidArgument(
+            f"one Kasmina callback is needed, the Trainer has {len(found)}; its callbacks: {names}"
+        )
+    return found[0]
+
+
+def _grown(fossils: str | Sequence[GrownSeed | Mapping[str, Any]]) -> list[GrownSeed]:
+    if isinstance(fossils, str):
+        path = Path(fossils)
+        if not path.is_file():
+            raise InvalidArgument(f"fossils={fossils!r}: no such file; give a run's summary.json")
+        return list(decode(path.read_bytes(), RunSummary, what=fossils).grown)
+    return [msgspec.convert(f, GrownSeed, from_attributes=True) for f in fossils]
+
+
+def _fits(shape: SlotShape) -> bool:
+    return bool(karn.fitting(shape))
+
+
+def _forward(pl_module: LightningModule, example: Any) -> object:
+    if isinstance(example, Mapping):
+        return pl_module(**example)
+    return pl_module(*example) if isinstance(example, tuple) else pl_module(example)
+
+
+def _batch_size(batch: Any) -> int:
+    """Rows of the first tensor of a batch, 1 where there is none."""
+    tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim)
+    return next((int(tensor.shape[0]) for tensor in tensors), 1)

@@ -1,0 +1,1 @@
+"""Hydra configuration: one group per replaceable part. The entry is ``train.yaml``."""

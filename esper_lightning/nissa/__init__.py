@@ -1,0 +1,1 @@
+"""Nissa: seeing a run. Journal, tables and figures, all made from Leyline records alone."""

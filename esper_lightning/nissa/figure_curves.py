@@ -1,0 +1,146 @@
+"""The upper panels of the growth figure: the metric and the number of parameters over time."""
+
+import math
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from esper_lightning.leyline import SeedStage
+from esper_lightning.nissa.figure_style import (
+    BODY_PT,
+    CURVE,
+    INK,
+    SECOND_CURVE,
+    SMALL_PT,
+    SOFT_INK,
+    text_width,
+)
+from esper_lightning.nissa.history import Curve, History
+from esper_lightning.nissa.quantities import is_accuracy, metric_value, short_count
+from esper_lightning.nissa.stage_look import STAGE_LOOKS
+
+_HOST_FILL = "#C7CDD6"
+_LABEL_GAP = 0.17
+_MAX_DOTS = 40
+
+
+def end_labels(told: History) -> list[tuple[str, Curve, str, str]]:
+    """Text, curve, colour and weight of what is written beside the ends of the curves."""
+    labels = []
+    for word, curve, color, weight in (
+        ("validation", told.validation, CURVE, "bold"),
+        ("training", told.training, SECOND_CURVE, "normal"),
+    ):
+        if curve is not None and curve.last is not None:
+            value = metric_value(curve.name, curve.last[1])
+            labels.append((f"{word} {value}", curve, color, weight))
+    return labels
+
+
+def draw_metric(axes: Axes, told: History) -> None:
+    """Validation and training curve, each named at its end."""
+    axes.set_title(told.validation.name, loc="left", size=BODY_PT, color=INK, weight="bold", pad=6)
+    axes.tick_params(bottom=False, labelbottom=False)
+    axes.grid(axis="y")
+    if told.validation.last is None:
+        axes.set_yticks([])
+        axes.text(
+            0.5,
+            0.5,
+            f"{told.validation.name} was not logged in this run",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color=SOFT_INK,
+        )
+        return
+    if told.training is not None:
+        _draw(axes, told.training, SECOND_CURVE, 1.3)
+    _draw(axes, told.validation, CURVE, 2.1)
+    axes.margins(y=0.09)
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    if is_accuracy(told.validation.name):
+        low, high = axes.get_ylim()
+        if low >= -0.1 and high <= 1.1:
+            axes.set_ylim(max(low, 0.0), high)
+            axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g} %"))
+    _name_ends(axes, told)
+
+
+def _draw(axes: Axes, curve: Curve, color: str, width: float) -> None:
+    dots = sum(not math.isnan(v) for v in curve.values) <= _MAX_DOTS
+    axes.plot(
+        curve.times,
+        curve.values,
+        color=color,
+        linewidth=width,
+        marker="o" if dots else "",
+        markersize=1.9 * width,
+        markeredgewidth=0,
+        solid_capstyle="round",
+        solid_joinstyle="round",
+        clip_on=False,
+        zorder=3,
+    )
+
+
+def _name_ends(axes: Axes, told: History) -> None:
+    """Labels at the height of the last values, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    height = axes.get_position().height * figure.get_size_inches()[1]
+    placed = []
+    for text, curve, color, weight in end_labels(told):
+        assert curve.last is not None
+        placed.append([(curve.last[1] - low) / (high - low) * height, text, color, weight])
+    placed.sort(key=lambda label: label[0])
+    if len(placed) == 2 and placed[1][0] - placed[0][0] < _LABEL_GAP:
+        middle = (placed[0][0] + placed[1][0]) / 2
+        placed[0][0], placed[1][0] = middle - _LABEL_GAP / 2, middle + _LABEL_GAP / 2
+    for inches, text, color, weight in placed:
+        axes.annotate(
+            text,
+            (1.0, inches / height),
+            xycoords="axes fraction",
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            color=color if weight == "bold" else SOFT_INK,
+            weight=weight,
+            size=BODY_PT,
+            annotation_clip=False,
+        )
+
+
+def draw_parameters(axes: Axes, told: History) -> None:
+    """Parameters of each epoch as a stepped area: the host, and above it what grew."""
+    axes.set_title("parameters", loc="left", size=BODY_PT, color=INK, weight="bold", pad=4)
+    axes.tick_params(bottom=False, labelbottom=False)
+    grown_color = STAGE_LOOKS[SeedStage.FOSSILIZED].color
+    for time, count in told.num_parameters:
+        host = min(count, told.host_parameters)
+        for bottom, top, color in ((0, host, _HOST_FILL), (host, count, grown_color)):
+            if top > bottom:
+                axes.fill_between(
+                    [time - 1, time], bottom, top, color=color, linewidth=0.3, edgecolor=color
+                )
+    most = max(count for _, count in told.num_parameters)
+    axes.set_ylim(0, most * 1.08)
+    axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short_count(round(v))))
+    last = told.num_parameters[-1][1]
+    lines = [(last, f"{last:,}", grown_color if last > told.host_parameters else SOFT_INK)]
+    axes.annotate(
+        lines[0][1],
+        (told.end, last),
+        xytext=(9, 0),
+        textcoords="offset points",
+        va="center",
+        weight="bold",
+        color=lines[0][2],
+        size=BODY_PT,
+        annotation_clip=False,
+    )
+    _ = (SMALL_PT, text_width)

@@ -1,0 +1,10 @@
+"""Tamiyo: policies that decide, at epoch boundaries, when, where and what to grow."""
+
+from esper_lightning.tamiyo.budget import GrowthBudget
+from esper_lightning.tamiyo.heuristic import Heuristic
+from esper_lightning.tamiyo.never import Never
+from esper_lightning.tamiyo.periodic import Periodic
+from esper_lightning.tamiyo.policy import Choice, Policy
+from esper_lightning.tamiyo.uniform import RandomPolicy
+
+__all__ = ["Choice", "GrowthBudget", "Heuristic", "Never", "Periodic", "Policy", "RandomPolicy"]

@@ -1,0 +1,189 @@
+"""The heuristic policy: grow when the curve flattens, where it presses, by what pays."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from esper_lightning.karn import CATALOGUE, Blueprint, Tier
+from esper_lightning.leyline import CommandKind, InvalidArgument, SeedState, SystemState
+from esper_lightning.tamiyo import pressure
+from esper_lightning.tamiyo.budget import GrowthBudget
+from esper_lightning.tamiyo.planting import plan
+from esper_lightning.tamiyo.plateau import check_mode, worsening
+from esper_lightning.tamiyo.policy import Choice, Policy, restore, wait
+from esper_lightning.tamiyo.record import Record
+from esper_lightning.tamiyo.shortlist import Shortlist
+from esper_lightning.tamiyo.timing import Timing
+from esper_lightning.tamiyo.trial import Trial, cohorts, describe, is_last, live, settle
+
+
+class Heuristic(Policy):
+    """Rules, each decision with its reason.
+
+    At the last boundary everything is settled. Before it, seeds on trial are judged cohort by
+    cohort (:class:`~esper_lightning.tamiyo.trial.Trial`). Where none is, and the time has come
+    (:class:`~esper_lightning.tamiyo.timing.Timing`), a cohort is planted in the free slots with the
+    most pressure, each with the blueprint that promises most for its cost, as large as the slot's
+    equal share of the budget admits.
+
+    Args:
+        min_epoch: epochs before the first planting.
+        min_improvement: the objective has stopped moving below this relative improvement an epoch.
+        window: how many values of the objective a plateau is told from.
+        latest_fraction: of ``max_epochs``; the first cohort is planted then at the latest. None
+            waits for a plateau alone.
+        min_remaining: epochs that must be left for a planting.
+        patience: epochs from the last planting or fossilising to the next planting.
+        max_live: most live seeds at a time.
+        overlap: plant while seeds are live. Their gains then mix.
+        spend: share of the remaining budget that one cohort may take.
+        trial: epochs in PROBATIONARY after which a gain below its rent is culled.
+        max_regression: relative worsening of the objective since planting that is culled at once.
+        max_dropped: share of steps with a non-finite seed gradient that is culled at once.
+        budget: limits of growth.
+        blueprints: names that are allowed, of any tier, the first ones preferred among equals;
+            None allows all of ``tiers``.
+        tiers: how far a blueprint that is not named must be trusted.
+        require_zero_at_birth: only blueprints that change nothing when planted; for a run whose
+            seeds are inserted directly.
+        catalogue: blueprints by name.
+
+    Raises:
+        InvalidArgument: an argument outside of what is allowed.
+    """
+
+    name = "heuristic"
+
+    def __init__(
+        self,
+        *,
+        min_epoch: int = 3,
+        min_improvement: float = 0.01,
+        window: int = 4,
+        latest_fraction: float | None = 0.5,
+        min_remaining: int = 4,
+        patience: int = 3,
+        max_live: int = 4,
+        overlap: bool = False,
+        spend: float = 1.0,
+        trial: int = 3,
+        max_regression: float = 0.5,
+        max_dropped: float = 0.1,
+        budget: GrowthBudget | None = None,
+        blueprints: Sequence[str] | None = None,
+        tiers: Collection[Tier] = (Tier.PRODUCTION,),
+        require_zero_at_birth: bool = True,
+        catalogue: Mapping[str, Blueprint] = CATALOGUE,
+    ) -> None:
+        if max_live < 1:
+            raise InvalidArgument(f"max_live must be at least 1 seed, got {max_live}")
+        if not 0 < spend <= 1:
+            raise InvalidArgument(f"spend is a share above 0 and at most 1, got {spend}")
+        self._timing = Timing(
+            min_epoch=min_epoch,
+            min_improvement=min_improvement,
+            window=window,
+            latest_fraction=latest_fraction,
+            min_remaining=min_remaining,
+            patience=patience,
+        )
+        self._trial = Trial(epochs=trial, max_regression=max_regression, max_dropped=max_dropped)
+        self._shortlist = Shortlist(
+            blueprints=blueprints,
+            tiers=tiers,
+            require_zero_at_birth=require_zero_at_birth,
+            catalogue=catalogue,
+        )
+        self._budget = budget or GrowthBudget()
+        self._max_live = max_live
+        self._overlap = overlap
+        self._spend = spend
+        self._record = Record.empty()
+
+    def decide(self, state: SystemState) -> list[Choice]:
+        """Settle, judge or plant, in this order; else wait."""
+        check_mode(state.objective.mode)
+        self._record.observe(state)
+        if is_last(state):
+            return settle(state.slots) or wait("the run ends and no seed is live")
+        return self._judge(state) or self._plant(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of the run."""
+        record: dict[str, Any] = msgspec.to_builtins(self._record)
+        return record
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with what it remembered."""
+        self._record = restore(Record, state, policy=self.name)
+
+    def _judge(self, state: SystemState) -> list[Choice]:
+        return [
+            choice
+            for cohort in cohorts(state.slots)
+            for choice in self._trial.judge(
+                cohort,
+                regression=self._regression(state, cohort[0].cohort),
+                steps_per_epoch=state.steps_per_epoch,
+            )
+        ]
+
+    def _regression(self, state: SystemState, cohort: int | None) -> float | None:
+        value = state.objective.value
+        if value is None or cohort is None:
+            return None
+        if not math.isfinite(value):
+            return math.inf
+        return worsening(self._record.curve, mode=state.objective.mode, since=cohort)
+
+    def _plant(self, state: SystemState) -> list[Choice]:
+        value = state.objective.value
+        if value is not None and not math.isfinite(value):
+            return wait(f"{state.objective.name} is {value}; nothing grows on that")
+        seeds = live(state.slots)
+        if seeds and not self._overlap:
+            return wait(f"seeds are live: {_list(seeds)}")
+        if len(seeds) >= self._max_live:
+            return wait(f"{len(seeds)} seeds are live, at most {self._max_live} may be")
+        due = self._timing.due(
+            state, self._record.curve, last_change=self._record.last_change(state)
+        )
+        if not due.yes:
+            return wait(due.reason)
+        return self._cohort(state, due.reason, num=self._max_live - len(seeds))
+
+    def _cohort(self, state: SystemState, why: str, *, num: int) -> list[Choice]:
+        """Plant in up to ``num`` slots, or say why in none."""
+        free = [
+            slot
+            for slot in state.slots
+            if CommandKind.GERMINATE in slot.legal and self._shortlist.of(slot)
+        ]
+        if not free:
+            return wait(f"{why}; but no slot is free in which a blueprint fits")
+        room = self._budget.room(state).scaled(self._spend)
+        plantings = plan(
+            pressure.by_pressure(free)[:num],
+            room,
+            state=state,
+            shortlist=self._shortlist,
+            trust=self._record.trust,
+        )
+        if not plantings:
+            return wait(f"{why}; but nothing fits what is left of the budget: {room}")
+        for planting in plantings:
+            self._record.plant(planting.slot, planting.offer.blueprint.name, epoch=state.epoch)
+        return [
+            planting.offer.germinate(
+                planting.slot, f"{why}; {pressure.describe(planting.slot)}; {planting}"
+            )
+            for planting in plantings
+        ]
+
+
+def _list(seeds: Sequence[SeedState]) -> str:
+    return "; ".join(
+        f"{seed.slot} {seed.stage.name} for {seed.age} epochs, {describe(seed)}" for seed in seeds
+    )

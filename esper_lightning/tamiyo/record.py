@@ -1,0 +1,88 @@
+"""What a policy remembers of a run: the objective's curve and how its seeds fared."""
+
+import math
+
+import msgspec
+
+from esper_lightning.leyline import LIVE_STAGES, SeedStage, SeedState, SystemState
+
+
+class Planted(msgspec.Struct, forbid_unknown_fields=True):
+    """A seed whose fate is open.
+
+    Attributes:
+        blueprint: its name.
+        epoch: at whose boundary it was planted, or first seen.
+        num_fossils: in its slot at that time.
+    """
+
+    blueprint: str
+    epoch: int
+    num_fossils: int
+
+
+class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One run as its policy saw it.
+
+    Attributes:
+        curve: ``(epoch, objective)`` where the objective was there and finite, epochs ascending.
+        open: by slot, the seed whose fate is open.
+        culls: by slot and blueprint, seeds that were culled, or refused when they were planted.
+        last_planting: epoch of the last planting.
+    """
+
+    curve: list[tuple[int, float]]
+    open: dict[str, Planted]
+    culls: dict[str, dict[str, int]]
+    last_planting: int | None
+
+    @classmethod
+    def empty(cls) -> "Record":
+        """Before the first boundary."""
+        return cls(curve=[], open={}, culls={}, last_planting=None)
+
+    def observe(self, state: SystemState) -> None:
+        """Take in one boundary. The same boundary a second time changes nothing."""
+        value = state.objective.value
+        if value is not None and math.isfinite(value):
+            self.curve = [point for point in self.curve if point[0] < state.epoch]
+            self.curve.append((state.epoch, float(value)))
+        for slot in state.slots:
+            self._close(slot, epoch=state.epoch)
+            if slot.stage in LIVE_STAGES and slot.slot not in self.open:
+                self._open(slot, slot.blueprint, epoch=state.epoch)
+
+    def plant(self, slot: SeedState, blueprint: str, *, epoch: int) -> None:
+        """A seed is planted at this boundary."""
+        self._open(slot, blueprint, epoch=epoch)
+        self.last_planting = epoch
+
+    def last_change(self, state: SystemState) -> int | None:
+        """Epoch of the last planting or fossilising, by this policy or another hand."""
+        epochs = [fossil.fossilized_epoch for slot in state.slots for fossil in slot.fossils]
+        epochs += [slot.cohort for slot in state.slots if slot.cohort is not None]
+        if self.last_planting is not None:
+            epochs.append(self.last_planting)
+        return max(epochs, default=None)
+
+    def trust(self, slot: SeedState, blueprint: str) -> float:
+        """How a blueprint fared in a slot: 1 untried, doubled by a fossil, halved by a cull, ..."""
+        num_fossils = sum(fossil.blueprint == blueprint for fossil in slot.fossils)
+        num_culls = self.culls.get(slot.slot, {}).get(blueprint, 0)
+        return (1 + num_fossils) / (1 + num_culls)
+
+    def _open(self, slot: SeedState, blueprint: str, *, epoch: int) -> None:
+        self.open[slot.slot] = Planted(
+            blueprint=blueprint, epoch=epoch, num_fossils=len(slot.fossils)
+        )
+
+    def _close(self, slot: SeedState, *, epoch: int) -> None:
+        """Note the fate of a seed that is not alive any more."""
+        seed = self.open.get(slot.slot)
+        if seed is None or slot.stage in LIVE_STAGES or epoch <= seed.epoch:
+            return
+        del self.open[slot.slot]
+        if len(slot.fossils) > seed.num_fossils or slot.stage is SeedStage.FOSSILIZED:
+            return
+        culls = self.culls.setdefault(slot.slot, {})
+        culls[seed.blueprint] = culls.get(seed.blueprint, 0) + 1

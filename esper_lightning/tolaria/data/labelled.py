@@ -1,0 +1,99 @@
+"""Labelled examples in memory, and what makes them fit to train on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from esper_lightning.leyline import InvalidArgument
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs ``(B, *input_shape)`` and labels ``(B,)``."""
+
+
+class LabelledTensors(Dataset[Batch]):
+    """Inputs and their class labels as two tensors.
+
+    A batch is taken out by one index operation, which is why a loader must not collate it again:
+    use :func:`as_is` as ``collate_fn``.
+
+    Args:
+        inputs: ``(N, *input_shape)`` float32.
+        labels: ``(N,)`` int64.
+    """
+
+    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+        self.inputs = inputs
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.inputs[index], self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        chosen = torch.tensor(indices)
+        return self.inputs[chosen], self.labels[chosen]
+
+    def take(self, indices: Tensor) -> "LabelledTensors":
+        """The examples at ``indices``, in that order."""
+        return LabelledTensors(self.inputs[indices], self.labels[indices])
+
+    def check(self, *, what: str, input_shape: tuple[int, ...], num_classes: int) -> None:
+        """Refuse what would fail or mislead later.
+
+        Args:
+            what: name of the data and the split, for the error.
+            input_shape: of one example.
+            num_classes: labels are 0 to ``num_classes - 1``.
+
+        Raises:
+            InvalidArgument: no examples, a wrong shape, type or length, inputs that are not finite,
+                labels out of range.
+        """
+        inputs, labels = self.inputs, self.labels
+        if inputs.ndim != len(input_shape) + 1 or tuple(inputs.shape[1:]) != input_shape:
+            raise InvalidArgument(
+                f"{what}: inputs have shape {tuple(inputs.shape)}; expected (N, "
+                f"{', '.join(map(str, input_shape))}), the first dimension counting the examples"
+            )
+        if inputs.dtype != torch.float32:
+            raise InvalidArgument(
+                f"{what}: inputs are {inputs.dtype}, expected torch.float32; "
+                "convert them with .float() and bring them to a scale near 1"
+            )
+        if labels.ndim != 1 or labels.dtype != torch.int64:
+            raise InvalidArgument(
+                f"{what}: labels are {labels.dtype} of shape {tuple(labels.shape)}; expected "
+                "torch.int64 of shape (N,), one class index for each input"
+            )
+        if len(inputs) != len(labels):
+            raise InvalidArgument(
+                f"{what}: {len(inputs)} inputs but {len(labels)} labels; hand in one for each"
+            )
+        if len(inputs) == 0:
+            raise InvalidArgument(
+                f"{what}: no examples; every split needs some, enlarge its fraction or the data"
+            )
+        broken = (~torch.isfinite(inputs).flatten(1).all(dim=1)).nonzero().flatten()
+        if len(broken):
+            raise InvalidArgument(
+                f"{what}: {len(broken)} of {len(inputs)} inputs are not finite, the first at index "
+                f"{int(broken[0])}; drop these examples or fill in the missing values"
+            )
+        outside = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
+        if len(outside):
+            first = int(outside[0])
+            raise InvalidArgument(
+                f"{what}: {len(outside)} of {len(labels)} labels are out of range, the first at "
+                f"index {first} is {int(labels[first])}; allowed are 0 to {num_classes - 1}, "
+                "number the classes from 0 or raise num_classes"
+            )
+
+
+def as_is(batch: Any) -> Any:
+    """The collate function of data that come out as whole batches."""
+    return batch

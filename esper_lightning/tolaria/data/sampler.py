@@ -1,0 +1,70 @@
+"""The order in which training examples come."""
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data.distributed import DistributedSampler
+
+from esper_lightning.leyline import InvalidArgument
+
+
+class EpochShuffle(DistributedSampler[int]):
+    """Shuffles examples by seed and epoch alone.
+
+    The order is a pure function of ``(seed, epoch)``: it does not depend on what else drew random
+    numbers, and the global generator is neither read nor advanced. Several ranks share one order,
+    each takes every ``num_replicas``-th example; the first examples come twice where the number
+    does not divide, so that all ranks take the same number of steps.
+
+    It is a ``DistributedSampler`` because Lightning leaves those as they are: a wrapped sampler is
+    shuffled once more, and after a resume with workers that second shuffle is epoch 0's
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/21938).
+
+    Lightning calls ``set_epoch`` before each epoch, but the iterator of the first one has been made
+    by then and workers have already taken indices from it. So the epoch at which training starts
+    must be handed in as ``epoch``.
+
+    Args:
+        num_examples: to order, at least 1.
+        seed: any integer.
+        epoch: 0-based epoch to start with.
+        rank: of this process, below ``num_replicas``.
+        num_replicas: number of ranks that share the examples.
+
+    Raises:
+        InvalidArgument: there is nothing to shuffle.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        *,
+        seed: int,
+        epoch: int = 0,
+        rank: int = 0,
+        num_replicas: int = 1,
+    ) -> None:
+        if num_examples < 1:
+            raise InvalidArgument(f"EpochShuffle needs at least 1 example, got {num_examples}")
+        super().__init__(range(num_examples), num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
+        self.num_examples = num_examples
+        self.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        # The epoch is read when the first index is taken, not when the iterator is made.
+        order = epoch_order(self.num_examples, seed=self.seed, epoch=self.epoch)
+        for position in range(self.rank, self.total_size, self.num_replicas):
+            yield order[position % self.num_examples]
+
+
+def epoch_order(num_examples: int, *, seed: int, epoch: int) -> list[int]:
+    """A permutation of ``range(num_examples)`` that depends on nothing but the arguments.
+
+    Seed and epoch are hashed together: with their sum, epoch 1 of seed 0 would be epoch 0 of
+    seed 1.
+    """
+    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+    order: list[int] = torch.randperm(num_examples, generator=generator).tolist()
+    return order

@@ -1,0 +1,104 @@
+"""Splitting examples so that every split has its share of each class."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from esper_lightning.leyline import InvalidArgument
+from esper_lightning.tolaria.data.labelled import LabelledTensors
+
+
+class Splits(NamedTuple):
+    """Three disjoint sets of examples.
+
+    Attributes:
+        train: to learn from.
+        val: what gates, rewards and policies may look at.
+        test: what nothing looks at before the end.
+    """
+
+    train: LabelledTensors
+    val: LabelledTensors
+    test: LabelledTensors
+
+
+def stratified_sample(
+    labels: Tensor, num: int, *, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Choose ``num`` examples at random, each class in proportion.
+
+    Every class gets its exact share rounded down; the examples still missing go to the classes with
+    the largest remainders, so that a class is off by less than one example.
+
+    Args:
+        labels: ``(N,)`` class of each example.
+        num: how many to choose, 0 to N.
+        generator: the only source of randomness.
+
+    Returns:
+        Indices of the chosen and of the remaining examples, each in ascending order.
+
+    Raises:
+        InvalidArgument: there are fewer than ``num`` examples.
+    """
+    if not 0 <= num <= len(labels):
+        raise InvalidArgument(f"cannot choose {num} of {len(labels)} examples")
+    classes, counts = torch.unique(labels, return_counts=True)
+    # Integers throughout: the remainders must not depend on rounding.
+    shares = [int(count) * num // len(labels) for count in counts]
+    remainders = [int(count) * num % len(labels) for count in counts]
+    neediest = sorted(range(len(shares)), key=lambda index: -remainders[index])
+    for index in neediest[: num - sum(shares)]:
+        shares[index] += 1
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label, share in zip(classes, shares, strict=True):
+        members = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator)
+        chosen[members[order[:share]]] = True
+    return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
+
+
+def three_way_split(
+    examples: LabelledTensors,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    subset: int | None = None,
+) -> Splits:
+    """Split examples into train, val and test, stratified by class.
+
+    The test split depends on ``test_fraction`` and ``split_seed`` only, the val split on these and
+    ``val_fraction``: a smaller ``subset`` is measured on the same examples.
+
+    Args:
+        examples: all of them.
+        val_fraction: share of all examples that becomes val, between 0 and 1.
+        test_fraction: share of all examples that becomes test, between 0 and 1.
+        split_seed: decides which example goes where.
+        subset: keep only so many training examples.
+
+    Raises:
+        InvalidArgument: the fractions leave nothing to train on, or ``subset`` is more than there
+            is.
+    """
+    if not (0 < val_fraction < 1 and 0 < test_fraction < 1 and val_fraction + test_fraction < 1):
+        raise InvalidArgument(
+            f"val_fraction and test_fraction must be above 0 and their sum below 1, got "
+            f"{val_fraction} and {test_fraction}"
+        )
+    labels = examples.labels
+    generator = torch.Generator().manual_seed(split_seed)
+    test, rest = stratified_sample(labels, round(test_fraction * len(labels)), generator=generator)
+    num_val = min(round(val_fraction * len(labels)), len(rest))
+    val_of_rest, train_of_rest = stratified_sample(labels[rest], num_val, generator=generator)
+    val, train = rest[val_of_rest], rest[train_of_rest]
+    if subset is not None:
+        if not 1 <= subset <= len(train):
+            raise InvalidArgument(
+                f"subset must be between 1 and the {len(train)} training examples, got {subset}"
+            )
+        kept, _ = stratified_sample(labels[train], subset, generator=generator)
+        train = train[kept]
+    return Splits(train=examples.take(train), val=examples.take(val), test=examples.take(test))

@@ -1,0 +1,128 @@
+"""The LightningModule that trains a host, and whatever grows on it, on a classification task."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics.classification import MulticlassAccuracy
+
+from esper_lightning import karn
+from esper_lightning.kasmina import regraft
+from esper_lightning.leyline import InvalidArgument
+from esper_lightning.tolaria.optimizer import host_groups
+from esper_lightning.tolaria.schedule import (
+    GroupwiseLR,
+    HostPolicy,
+    Newcomer,
+    WarmupStableDecay,
+)
+
+MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
+"""From parameter groups to an optimiser: ``functools.partial(torch.optim.AdamW, lr=0.01)``."""
+
+
+class Tolaria(LightningModule):
+    """Trains a classifier with cross-entropy; logs loss and accuracy of each split.
+
+    Logged are ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss`` and
+    ``test/acc``, each over the epoch. Alone it is an ordinary module; with the callback ``Kasmina``
+    it grows.
+
+    A checkpoint of a grown network loads as any other:
+    ``Tolaria.load_from_checkpoint(path, host=CNN(...), num_classes=10)``.
+
+    Args:
+        host: ``(B, ...)`` inputs to ``(B, num_classes)`` logits.
+        num_classes: at least 2.
+        optimizer: makes the optimiser from parameter groups; None is AdamW at 0.01.
+        weight_decay: of matrices and kernels.
+        schedule: learning rate policy of the host.
+        newcomer: learning rate policy of seeds.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: nn.Module,
+        num_classes: int,
+        optimizer: MakeOptimizer | None = None,
+        weight_decay: float = 1e-4,
+        schedule: HostPolicy | None = None,
+        newcomer: Newcomer | None = None,
+    ) -> None:
+        super().__init__()
+        self.host = host
+        self.weight_decay = weight_decay
+        # One for each split: an epoch of validation lies within an epoch of training.
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self._optimizer = optimizer or _adamw
+        self._schedule = schedule or WarmupStableDecay()
+        self._newcomer = newcomer or Newcomer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs to logits ``(B, num_classes)``."""
+        logits: Tensor = self.host(x)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Mean cross-entropy of a batch of inputs and class indices ``(B,)``."""
+        return self._step("train", batch)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy on val."""
+        self._step("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy on test."""
+        self._step("test", batch)
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser, and one scheduler that owns every rate, stepped every optimiser step."""
+        optimizer = self._optimizer(host_groups(self.host, weight_decay=self.weight_decay))
+        total_steps = self.trainer.estimated_stepping_batches
+        if not isinstance(total_steps, int):
+            raise InvalidArgument(
+                "learning rates are planned over the whole run; set max_epochs or max_steps"
+            )
+        scheduler = GroupwiseLR(
+            optimizer, total_steps=total_steps, host=self._schedule, newcomer=self._newcomer
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make place for what the checkpoint's network has grown."""
+        regraft(self, checkpoint["state_dict"], build=karn.build)
+
+    def _step(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        logits = self.host(inputs)
+        if not isinstance(logits, Tensor):
+            raise InvalidArgument(
+                f"host {type(self.host).__name__} returned {type(logits).__name__}; Tolaria needs "
+                f"one tensor of logits (B, num_classes). Wrap the host, or use Kasmina with a "
+                f"LightningModule of your own"
+            )
+        loss = F.cross_entropy(logits, targets)
+        accuracy = {
+            "train": self.train_accuracy,
+            "val": self.val_accuracy,
+            "test": self.test_accuracy,
+        }[split]
+        accuracy(logits, targets)
+        size = len(inputs)
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        self.log(f"{split}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)
+        return loss
+
+
+def _adamw(groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=0.01)

@@ -1,0 +1,73 @@
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esper_lightning.leyline import InvalidArgument
+from esper_lightning.tolaria.data import EpochShuffle
+
+
+def order(num: int, *, seed: int, epoch: int) -> list[int]:
+    return list(EpochShuffle(num, seed=seed, epoch=epoch))
+
+
+@given(num=st.integers(1, 60), seed=st.integers(), epoch=st.integers(0, 10**9))
+def test_each_epoch_is_a_permutation(num, seed, epoch):
+    assert sorted(order(num, seed=seed, epoch=epoch)) == list(range(num))
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    torch.manual_seed(1)
+    first = order(50, seed=3, epoch=4)
+    torch.manual_seed(2)
+    torch.rand(7)
+    later = EpochShuffle(50, seed=3)
+    later.set_epoch(4)
+    assert list(later) == first
+    assert list(later) == first
+
+
+def test_epochs_and_seeds_differ_also_along_their_sum():
+    orders = {tuple(order(50, seed=seed, epoch=epoch)) for seed in range(6) for epoch in range(6)}
+    assert len(orders) == 36
+
+
+def test_the_order_stays_what_it_was_in_earlier_versions():
+    assert order(8, seed=0, epoch=0) == [1, 0, 5, 7, 2, 6, 4, 3]
+    assert order(8, seed=0, epoch=1) == [7, 6, 5, 4, 1, 2, 0, 3]
+
+
+def test_an_iterator_made_before_set_epoch_yields_the_new_epoch():
+    sampler = EpochShuffle(50, seed=0)
+    early = iter(sampler)
+    sampler.set_epoch(5)
+    assert list(early) == order(50, seed=0, epoch=5)
+
+
+def test_the_global_generators_are_not_touched():
+    before, python_before = torch.get_rng_state(), random.getstate()
+    order(50, seed=0, epoch=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert random.getstate() == python_before
+
+
+@given(num=st.integers(1, 40), num_replicas=st.integers(1, 6), epoch=st.integers(0, 3))
+def test_ranks_share_one_order_and_take_equal_steps(num, num_replicas, epoch):
+    shards = [
+        EpochShuffle(num, seed=1, epoch=epoch, rank=rank, num_replicas=num_replicas)
+        for rank in range(num_replicas)
+    ]
+    parts = [list(shard) for shard in shards]
+    assert {len(part) for part in parts} == {len(shards[0])}
+    interleaved = [index for together in zip(*parts, strict=True) for index in together]
+    whole = order(num, seed=1, epoch=epoch)
+    assert interleaved[:num] == whole
+    assert set(interleaved) == set(range(num))
+    assert len(interleaved) < num + num_replicas
+
+
+def test_nothing_to_shuffle_is_refused():
+    with pytest.raises(InvalidArgument, match="at least 1 example, got 0"):
+        EpochShuffle(0, seed=0)
