@@ -1,7 +1,5 @@
 """The callback that keeps ``events.jsonl``."""
 
-
-
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer

@@ -1,7 +1,5 @@
 """The callback that shows a run in the terminal."""
 
-
-
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer

@@ -86,8 +86,8 @@ class ParallelPointwise(CountableBranch):
 class ParallelInverted(CountableBranch):
     """Pointwise expansion, GELU, depthwise 3x3 with the host's stride, GELU, pointwise projection.
 
-    Sandler et al. 2018 (MobileNetV2, arXiv:1801.04381), figure 3b for stride 2: a hidden map far
-    wider than the host at a ninth of a dense 3x3's price. No norms; GELU in place of ReLU6.
+    Sandler et al. 2018 (MobileNetV2, arXiv:1801.04381), figure 4d: a hidden map far wider
+    than the host, at about a ninth of a dense 3x3's price. No norms; GELU in place of ReLU6.
 
     Args:
         shape: of the slot, ``(C_in, H_in, W_in) -> (C_out, H_out, W_out)``.

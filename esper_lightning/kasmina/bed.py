@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from esper_lightning.kasmina import gates, lifecycle
-from esper_lightning.kasmina.judgement import ask, gather
+from esper_lightning.kasmina.judgement import Verdict, ask, gather
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.parameter_groups import SlotGroups
 from esper_lightning.kasmina.record import SeedRecord
@@ -259,7 +259,7 @@ class SeedBed:
         """ADVANCE and FOSSILIZE: ask now, whatever the age."""
         if slot.record.stage is SeedStage.GERMINATED:
             return self._pass_sanity(slot, moment)
-        result = self._ask(slot, moment)
+        result = self._ask(slot, moment).gate
         if not result.passed:
             raise GateFailed(f"{command.kind.name} {slot.path!r} is refused: {result}")
         after = _NEXT.get(slot.record.stage, SeedStage.FOSSILIZED)
@@ -270,7 +270,7 @@ class SeedBed:
     def _move_by_itself(self, slot: SeedSlot, moment: Moment) -> list[StageChanged]:
         record, stage = slot.record, slot.record.stage
         if stage in LIVE_STAGES and record.age >= self.rules.max_age(stage):
-            result = self._ask(slot, moment)
+            result = self._judge(slot, moment)
             why = f"{record.age} epochs in {stage.name} are the most allowed; {result}"
             return [self._move(slot, SeedStage.CULLED, moment, why, gate=result)]
         match stage:
@@ -278,12 +278,12 @@ class SeedBed:
                 return self._pass_sanity(slot, moment)
             case SeedStage.TRAINING | SeedStage.BLENDING | SeedStage.SHADOWING:
                 if record.age >= self.rules.min_age(stage):
-                    result = self._ask(slot, moment)
+                    result = self._judge(slot, moment)
                     record.reason = str(result)
                     if result.passed:
                         return [self._move(slot, _NEXT[stage], moment, str(result), gate=result)]
             case SeedStage.PROBATIONARY if record.age >= self.rules.min_age(stage):
-                record.reason = str(self._ask(slot, moment))
+                record.reason = str(self._judge(slot, moment))
             case SeedStage.FOSSILIZED:
                 most = self.rules.max_fossils
                 if most is not None and len(record.fossils) >= most:
@@ -305,7 +305,7 @@ class SeedBed:
         if slot.sample is None:
             slot.record.reason = "waits for a forward pass"
             return []
-        result = self._ask(slot, moment)
+        result = self._judge(slot, moment)
         if not result.passed:
             after = SeedStage.CULLED
         elif slot.record.seed is not None and slot.record.seed.incubation is Incubation.DIRECT:
@@ -314,7 +314,14 @@ class SeedBed:
             after = SeedStage.TRAINING
         return [self._move(slot, after, moment, str(result), gate=result)]
 
-    def _ask(self, slot: SeedSlot, moment: Moment) -> GateResult:
+    def _judge(self, slot: SeedSlot, moment: Moment) -> GateResult:
+        """Ask the gate and keep its answer in the record."""
+        seed = slot.record.seed
+        assert seed is not None
+        seed.gate, seed.gain, seed.rent = self._ask(slot, moment)
+        return seed.gate
+
+    def _ask(self, slot: SeedSlot, moment: Moment) -> Verdict:
         seed = slot.record.seed
         assert seed is not None
         live = (s.record.seed for s in self.slots.values() if s.record.stage in LIVE_STAGES)

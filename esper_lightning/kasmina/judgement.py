@@ -1,6 +1,7 @@
 """From an epoch's measurements to evidence, and from evidence to the gate a slot stands before."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -35,6 +36,14 @@ def gather(slot: SeedSlot, watch: StepWatch, moment: Moment) -> EpochEvidence:
     )
 
 
+class Verdict(NamedTuple):
+    """A gate's answer; gain and rent where they were asked for."""
+
+    gate: GateResult
+    gain: float | None = None
+    rent: float | None = None
+
+
 def ask(
     slot: SeedSlot,
     *,
@@ -43,8 +52,8 @@ def ask(
     moment: Moment,
     network_parameters: int,
     rules: LifecycleRules,
-) -> GateResult:
-    """Ask the gate that a live seed stands before; the answer is kept in its record.
+) -> Verdict:
+    """Ask the gate that a live seed stands before. Changes nothing.
 
     Args:
         slot: with a live seed.
@@ -59,28 +68,29 @@ def ask(
     assert slot.seed is not None
     match slot.record.stage:
         case SeedStage.TRAINING:
-            result = gates.gradient_health(seed, rules.gates)
+            return Verdict(gates.gradient_health(seed, rules.gates))
         case SeedStage.BLENDING:
             alpha = float(slot.alpha)
-            result = gates.stability(seed, alpha=alpha, mode=mode, rules=rules.gates)
+            return Verdict(gates.stability(seed, alpha=alpha, mode=mode, rules=rules.gates))
         case SeedStage.SHADOWING:
-            result = gates.interface(seed, mode=mode, rules=rules.gates)
+            return Verdict(gates.interface(seed, mode=mode, rules=rules.gates))
         case SeedStage.PROBATIONARY:
-            seed.gain = _gain(seed, slot.record.age, history, mode, rules.gates.window)
-            seed.rent = gates.rent(
+            gain = _gain(seed, slot.record.age, history, mode, rules.gates.window)
+            rent = gates.rent(
                 cohort_parameters=sum(member.num_parameters for member in cohort),
-                network_parameters=seed.network_parameters_before,
+                network_parameters=min(member.network_parameters_before for member in cohort),
                 flops=moment.flops,
                 flops_before=seed.flops_before,
                 rules=rules.gates,
             )
             result = gates.system_impact(
                 seed,
-                gain=seed.gain,
-                rent=seed.rent,
+                gain=gain,
+                rent=rent,
                 network_parameters=network_parameters,
                 rules=rules.gates,
             )
+            return Verdict(result, gain, rent)
         case _:
             result = gates.sanity(
                 slot.seed,
@@ -89,8 +99,7 @@ def ask(
                 network_parameters=network_parameters,
                 rules=rules.gates,
             )
-    seed.gate = result
-    return result
+            return Verdict(result)
 
 
 def _gain(

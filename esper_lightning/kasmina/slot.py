@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from esper_lightning.kasmina.branch import Branch, BuildBranch
@@ -29,9 +30,7 @@ SAMPLE_ROWS = 16
 """Rows of a batch that a slot keeps, once an epoch, to look at a seed's output."""
 
 _RECORD_KEY = "_extra_state"
-_COUPLED = (SeedStage.PROBATIONARY,)
-_HEARD = (SeedStage.BLENDING, SeedStage.SHADOWING)
-_TRAINS = (SeedStage.TRAINING, *_HEARD, *_COUPLED)
+_TRAINS = (SeedStage.TRAINING, SeedStage.BLENDING, SeedStage.SHADOWING, SeedStage.PROBATIONARY)
 
 
 class SeedSlot(nn.Module):
@@ -92,21 +91,25 @@ class SeedSlot(nn.Module):
         if stage is SeedStage.TRAINING:
             if not (self.training and torch.is_grad_enabled()) or self.record.paused:
                 return h
-            with self.random.use(h.device):
-                output = self._run(seed, x.detach().clone(), h.detach())
+            output = self._run_apart(seed, x, h)
             return straight_through(h, output, trust_radius=self.trust_radius)
-        if stage in _HEARD:
-            with self.random.use(h.device):
-                output = self._run(seed, x.detach().clone(), h.detach())
-            return h + self.alpha * output if stage is SeedStage.BLENDING else h + output
-        if stage in _COUPLED:
+        if stage is SeedStage.BLENDING:
+            return h + self.alpha * self._run_apart(seed, x, h)
+        if stage is SeedStage.SHADOWING:
+            return h + self._run_apart(seed, x, h)
+        if stage is SeedStage.PROBATIONARY:
             with self.random.use(h.device):
                 return h + self._run(seed, x, h)
         if stage is SeedStage.CULLED:
-            with torch.no_grad(), self.random.use(h.device):
-                output = self._run(seed, x, h)
+            with torch.no_grad():
+                output = self._run_apart(seed, x, h)
             return h + self.alpha * output
         return h
+
+    def _run_apart(self, seed: Branch, x: Tensor, h: Tensor) -> Tensor:
+        """The seed on copies: no gradient reaches the host, and nothing it writes does either."""
+        with self.random.use(h.device):
+            return self._run(seed, x.detach().clone(), h.detach().clone())
 
     def _run(self, branch: nn.Module, x: Tensor, h: Tensor) -> Tensor:
         """One branch at its attachment point, its output fitted to ``h``."""
@@ -220,9 +223,10 @@ class SeedSlot(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The record as JSON bytes in a uint8 tensor, which ``weights_only=True`` can load."""
-        if self.record.seed is not None:
-            self.record.seed.random_state = self.random.state()
-        return torch.frombuffer(bytearray(encode(self.record)), dtype=torch.uint8).clone()
+        record = self.record
+        if record.seed is not None:
+            record = replace(record, seed=replace(record.seed, random_state=self.random.state()))
+        return torch.frombuffer(bytearray(encode(record)), dtype=torch.uint8).clone()
 
     def set_extra_state(self, state: Tensor) -> None:
         """Nothing is left to do: the record was read before the children were loaded."""

@@ -10,18 +10,19 @@ from esper_lightning.nissa.figure_style import (
     BODY_PT,
     CURVE,
     INK,
+    PLATE,
     SECOND_CURVE,
-    SMALL_PT,
     SOFT_INK,
-    text_width,
 )
 from esper_lightning.nissa.history import Curve, History
 from esper_lightning.nissa.quantities import is_accuracy, metric_value, short_count
 from esper_lightning.nissa.stage_look import STAGE_LOOKS
 
 _HOST_FILL = "#C7CDD6"
+_GROWN_FILL = "#54A88C"
 _LABEL_GAP = 0.17
 _MAX_DOTS = 40
+_LEAST_ACCURACY_SPAN = 0.04
 
 
 def end_labels(told: History) -> list[tuple[str, Curve, str, str]]:
@@ -59,12 +60,12 @@ def draw_metric(axes: Axes, told: History) -> None:
     _draw(axes, told.validation, CURVE, 2.1)
     axes.margins(y=0.09)
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    if is_accuracy(told.validation.name):
-        low, high = axes.get_ylim()
-        if low >= -0.1 and high <= 1.1:
-            axes.set_ylim(max(low, 0.0), high)
-            axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g} %"))
+    low, high = axes.get_ylim()
+    if is_accuracy(told.validation.name) and low >= -0.1 and high <= 1.1:
+        spare = max(_LEAST_ACCURACY_SPAN - (high - low), 0.0) / 2
+        axes.set_ylim(max(low - spare, 0.0), high + spare)
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g} %"))
     _name_ends(axes, told)
 
 
@@ -116,31 +117,29 @@ def _name_ends(axes: Axes, told: History) -> None:
 
 def draw_parameters(axes: Axes, told: History) -> None:
     """Parameters of each epoch as a stepped area: the host, and above it what grew."""
-    axes.set_title("parameters", loc="left", size=BODY_PT, color=INK, weight="bold", pad=4)
+    title = axes.set_title("parameters", loc="left", size=BODY_PT, color=INK, weight="bold", pad=4)
+    title.set_bbox(PLATE)
     axes.tick_params(bottom=False, labelbottom=False)
-    grown_color = STAGE_LOOKS[SeedStage.FOSSILIZED].color
+    edges: list[float] = []
+    counts: list[int] = []
     for time, count in told.num_parameters:
-        host = min(count, told.host_parameters)
-        for bottom, top, color in ((0, host, _HOST_FILL), (host, count, grown_color)):
-            if top > bottom:
-                axes.fill_between(
-                    [time - 1, time], bottom, top, color=color, linewidth=0.3, edgecolor=color
-                )
-    most = max(count for _, count in told.num_parameters)
-    axes.set_ylim(0, most * 1.08)
+        edges += [edges[-1] if edges else told.start, time]
+        counts += [count, count]
+    host = [min(count, told.host_parameters) for count in counts]
+    axes.fill_between(edges, 0, host, color=_HOST_FILL, linewidth=0)
+    axes.fill_between(edges, host, counts, color=_GROWN_FILL, linewidth=0)
+    axes.set_ylim(0, max(counts) * 1.08)
     axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short_count(round(v))))
-    last = told.num_parameters[-1][1]
-    lines = [(last, f"{last:,}", grown_color if last > told.host_parameters else SOFT_INK)]
+    grown = counts[-1] > told.host_parameters
     axes.annotate(
-        lines[0][1],
-        (told.end, last),
+        f"{counts[-1]:,}",
+        (told.end, counts[-1]),
         xytext=(9, 0),
         textcoords="offset points",
         va="center",
         weight="bold",
-        color=lines[0][2],
+        color=STAGE_LOOKS[SeedStage.FOSSILIZED].color if grown else SOFT_INK,
         size=BODY_PT,
         annotation_clip=False,
     )
-    _ = (SMALL_PT, text_width)

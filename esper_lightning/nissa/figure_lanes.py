@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 
 from esper_lightning.leyline import SeedStage
 from esper_lightning.nissa.figure_style import (
     BODY_PT,
     INK,
+    PLATE,
     RULE,
     SMALL_PT,
-    SOFT_INK,
     cropped,
     cropped_path,
     text_width,
@@ -22,17 +22,19 @@ from esper_lightning.nissa.history import Fate, Lane, Span
 from esper_lightning.nissa.quantities import short_count
 from esper_lightning.nissa.stage_look import STAGE_LOOKS
 
-MAX_PATH_WIDTH = 2.2
+MAX_PATH_WIDTH = 1.8
 """Room for a slot's path, in inches."""
+
+HATCH_COLOR = "#4F8DB8"
 
 _PAD = 0.06
 _LABEL_STRIP = 0.16
 _BLOCK = 0.19
-_STRATUM = 0.05
-_STRATUM_GAP = 0.02
-_LIST_ROW = 0.145
-_MAX_LISTED = 8
-_MAX_BLUEPRINT = 1.5
+_LAYER = 0.06
+_LAYER_ROW = 0.14
+_MAX_LAYERS = 8
+_MAX_BLUEPRINT = 1.3
+_NARROW_EPOCH = 0.05
 
 FATE_MARKERS: dict[Fate, tuple[str, float, str]] = {
     Fate.PLANTED: ("o", 4.6, INK),
@@ -66,39 +68,46 @@ def place_lanes(lanes: tuple[Lane, ...]) -> list[PlacedLane]:
     placed: list[PlacedLane] = []
     top = 0.0
     for lane in lanes:
-        fossils = len(lane.fossils)
-        strata = fossils * _STRATUM + max(fossils - 1, 0) * _STRATUM_GAP + (0.04 if fossils else 0)
-        drawn = 2 * _PAD + _LABEL_STRIP + _BLOCK + strata
-        listed = 2 * _PAD + _LIST_ROW * len(fossil_list(lane))
-        height = max(drawn, listed)
+        height = 2 * _PAD + _LABEL_STRIP + _BLOCK + _LAYER_ROW * len(layers(lane))
         placed.append(PlacedLane(lane=lane, top=top, height=height))
         top += height
     return placed
 
 
-def fossil_list(lane: Lane) -> list[tuple[str, str]]:
-    """Blueprint and size of each fossil as written beside the lane, the first one at the bottom."""
-    rows = [(f.blueprint, f"+{short_count(f.num_parameters)}") for f in reversed(lane.fossils)]
-    if len(rows) > _MAX_LISTED:
-        hidden = len(rows) - _MAX_LISTED + 1
-        rows = [*rows[: _MAX_LISTED - 1], (f"and {hidden} more", "")]
-    return rows
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A fossil below the blocks, or the oldest ones together where there are too many."""
+
+    time: float
+    text: str
+    size: str = ""
 
 
-def path_width(figure: Figure, lanes: tuple[Lane, ...]) -> float:
+def layers(lane: Lane) -> list[Layer]:
+    """Fossils from the newest down to the oldest, as layers lie."""
+    found = [
+        Layer(f.time, f.blueprint, f"+{short_count(f.num_parameters)}")
+        for f in reversed(lane.fossils)
+    ]
+    if len(found) > _MAX_LAYERS:
+        older = found[_MAX_LAYERS - 1 :]
+        return [*found[: _MAX_LAYERS - 1], Layer(older[-1].time, f"and {len(older)} before")]
+    return found
+
+
+def path_width(lanes: tuple[Lane, ...]) -> float:
     """Room that the slots' paths take, in inches."""
-    widths = [text_width(figure, lane.slot, BODY_PT) for lane in lanes]
+    widths = [text_width(lane.slot, BODY_PT) for lane in lanes]
     return min(max(widths, default=0.0), MAX_PATH_WIDTH)
 
 
-def list_width(figure: Figure, lanes: tuple[Lane, ...]) -> float:
-    """Room that the lists of fossils take, in inches."""
-    return max((_row_width(figure, r) for lane in lanes for r in fossil_list(lane)), default=0.0)
+def list_width(lanes: tuple[Lane, ...]) -> float:
+    """Room that the names of the fossils take, in inches."""
+    return max((text_width(_layer_text(x), SMALL_PT) for n in lanes for x in layers(n)), default=0)
 
 
-def _row_width(figure: Figure, row: tuple[str, str]) -> float:
-    blueprint = min(text_width(figure, row[0], SMALL_PT), _MAX_BLUEPRINT)
-    return blueprint + text_width(figure, f"  {row[1]}", SMALL_PT) + 0.16
+def _layer_text(layer: Layer) -> str:
+    return f"{cropped(layer.text, SMALL_PT, _MAX_BLUEPRINT)}  {layer.size}".rstrip()
 
 
 def draw_lanes(axes: Axes, placed: list[PlacedLane], epoch_width: float) -> None:
@@ -109,12 +118,10 @@ def draw_lanes(axes: Axes, placed: list[PlacedLane], epoch_width: float) -> None
         placed: lanes and their places.
         epoch_width: of one epoch on paper, in inches.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
     axes.set_ylim(placed[-1].top + placed[-1].height, 0)
     axes.set_yticks(
         [place.block_middle for place in placed],
-        [cropped_path(figure, p.lane.slot, BODY_PT, MAX_PATH_WIDTH) for p in placed],
+        [cropped_path(p.lane.slot, BODY_PT, MAX_PATH_WIDTH) for p in placed],
         size=BODY_PT,
         color=INK,
     )
@@ -124,21 +131,30 @@ def draw_lanes(axes: Axes, placed: list[PlacedLane], epoch_width: float) -> None
             axes.axhline(place.top, color=RULE, linewidth=0.6, zorder=0)
         for span in place.lane.spans:
             _draw_span(axes, span, place.block_top, min(0.8, 18 * epoch_width))
-        _draw_fossils(axes, figure, place)
-        _name_seeds(axes, figure, place, epoch_width)
+        _draw_fossils(axes, place)
+        _name_seeds(axes, place, epoch_width)
         for mark in place.lane.marks:
-            marker, size, color = FATE_MARKERS[mark.fate]
-            axes.plot(
-                mark.time,
-                place.block_middle,
-                marker=marker,
-                markersize=size,
-                markerfacecolor="white" if mark.fate is Fate.PLANTED else color,
-                markeredgecolor=INK if mark.fate is Fate.PLANTED else "white",
-                markeredgewidth=1.1 if mark.fate is Fate.PLANTED else 0.8,
-                clip_on=False,
-                zorder=6,
-            )
+            size = FATE_MARKERS[mark.fate][1]
+            point = mark_artist(mark.fate, 0.7 * size if epoch_width < _NARROW_EPOCH else size)
+            point.set_data([mark.time], [place.block_middle])
+            point.set(clip_on=False, zorder=6)
+            axes.add_line(point)
+
+
+def mark_artist(fate: Fate, size: float) -> Line2D:
+    """The marker of a turning point, ``size`` points large, nowhere yet."""
+    marker, _, color = FATE_MARKERS[fate]
+    hollow = fate is Fate.PLANTED
+    return Line2D(
+        [],
+        [],
+        linestyle="",
+        marker=marker,
+        markersize=size,
+        markerfacecolor="white" if hollow else color,
+        markeredgecolor=color if hollow else "white",
+        markeredgewidth=1.1 if hollow else 0.8,
+    )
 
 
 def _draw_span(axes: Axes, span: Span, top: float, edge_pt: float) -> None:
@@ -162,7 +178,7 @@ def _draw_span(axes: Axes, span: Span, top: float, edge_pt: float) -> None:
                 width,
                 _BLOCK,
                 facecolor="none",
-                edgecolor="#4F8DB8",
+                edgecolor=HATCH_COLOR,
                 hatch=look.hatch,
                 linewidth=0,
             )
@@ -185,42 +201,42 @@ def _paler(color: str) -> tuple[float, float, float]:
     return (0.35 * red + 0.65, 0.35 * green + 0.65, 0.35 * blue + 0.65)
 
 
-def _draw_fossils(axes: Axes, figure: Figure, place: PlacedLane) -> None:
-    """A layer below the blocks for each fossil, from its commitment on; the first lies lowest."""
+def _draw_fossils(axes: Axes, place: PlacedLane) -> None:
+    """A layer for each fossil, from its commitment on, with its name at the end."""
     color = STAGE_LOOKS[SeedStage.FOSSILIZED].color
     end = axes.get_xlim()[1]
-    depth = place.block_top + _BLOCK + 0.04
-    for number, fossil in enumerate(reversed(place.lane.fossils)):
-        top = depth + number * (_STRATUM + _STRATUM_GAP)
-        axes.add_patch(
-            Rectangle((fossil.time, top), end - fossil.time, _STRATUM, color=color, lw=0)
-        )
-    for number, (blueprint, size) in enumerate(fossil_list(place.lane)):
-        text = cropped(figure, blueprint, SMALL_PT, _MAX_BLUEPRINT)
+    for number, layer in enumerate(layers(place.lane)):
+        middle = place.block_top + _BLOCK + (number + 0.55) * _LAYER_ROW
+        start = (layer.time, middle - _LAYER / 2)
+        axes.add_patch(Rectangle(start, end - layer.time, _LAYER, color=color, linewidth=0))
         axes.annotate(
-            f"{text}  {size}" if size else text,
-            (end, place.top + _PAD + (number + 0.5) * _LIST_ROW),
+            _layer_text(layer),
+            (end, middle),
             xytext=(9, 0),
             textcoords="offset points",
             va="center",
             size=SMALL_PT,
-            color=color if size else SOFT_INK,
+            color=color,
             annotation_clip=False,
         )
 
 
-def _name_seeds(axes: Axes, figure: Figure, place: PlacedLane, epoch_width: float) -> None:
+def _name_seeds(axes: Axes, place: PlacedLane, epoch_width: float) -> None:
     """The blueprint above each seed, as far as there is room before the next one."""
     planted = [mark for mark in place.lane.marks if mark.fate is Fate.PLANTED]
     for number, mark in enumerate(planted):
         end = planted[number + 1].time if number + 1 < len(planted) else axes.get_xlim()[1]
         room = (end - mark.time) * epoch_width - 0.06
+        name = cropped(mark.blueprint, SMALL_PT, room)
+        if not name:
+            continue
         axes.text(
             mark.time,
             place.block_top - 0.035,
-            cropped(figure, mark.blueprint, SMALL_PT, room),
+            name,
             size=SMALL_PT,
             color=INK,
             va="bottom",
             ha="left",
+            bbox=PLATE,
         )

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 INK = "#1E2530"
 SOFT_INK = "#6A7482"
@@ -34,6 +33,8 @@ STYLE: dict[str, Any] = {
     "savefig.facecolor": "white",
     "svg.fonttype": "path",
     "text.color": INK,
+    "text.hinting": "none",
+    "text.hinting_factor": 1,
     "text.parse_math": False,
     "xtick.color": RULE,
     "xtick.labelcolor": SOFT_INK,
@@ -46,33 +47,35 @@ STYLE: dict[str, Any] = {
 """Settings on top of matplotlib's defaults; a user's own style does not reach the figure."""
 
 
-def text_width(figure: Figure, text: str, size_pt: float, weight: str = "normal") -> float:
+PLATE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+"""Box behind text that lines would otherwise cross."""
+
+
+def text_width(text: str, size_pt: float, weight: str = "normal") -> float:
     """Width of one line of text, in inches."""
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
     font = FontProperties(family="DejaVu Sans", size=size_pt, weight=weight)
-    width, _, _ = canvas.get_renderer().get_text_width_height_descent(text, font, False)
-    return float(width) / figure.dpi
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width) / 72
 
 
-def cropped(figure: Figure, text: str, size_pt: float, width: float) -> str:
+def cropped(text: str, size_pt: float, width: float) -> str:
     """``text`` cut at its end to ``width`` inches; empty where not even three letters fit."""
-    if text_width(figure, text, size_pt) <= width:
+    if text_width(text, size_pt) <= width:
         return text
     for length in range(len(text) - 1, 2, -1):
         short = text[:length] + "…"
-        if text_width(figure, short, size_pt) <= width:
+        if text_width(short, size_pt) <= width:
             return short
     return ""
 
 
-def cropped_path(figure: Figure, path: str, size_pt: float, width: float) -> str:
+def cropped_path(path: str, size_pt: float, width: float) -> str:
     """A module path cut in its middle to ``width`` inches: its end tells slots apart."""
-    if text_width(figure, path, size_pt) <= width:
+    if text_width(path, size_pt) <= width:
         return path
     for length in range(len(path) - 1, 4, -1):
         head = length // 3
         short = path[:head] + "…" + path[len(path) - (length - head) :]
-        if text_width(figure, short, size_pt) <= width:
+        if text_width(short, size_pt) <= width:
             return short
     return "…" + path[-4:]

@@ -11,10 +11,8 @@ def _scaled(value: float) -> tuple[str, str]:
     while float(f"{abs(value):.3g}") >= 1000 and exponent < len(_PREFIXES) - 1:
         value /= 1000
         exponent += 1
-    text = f"{value:#.3g}" if abs(value) >= 1 else f"{value:.3g}"
-    if "e" in text:
-        text = f"{value:.0f}"
-    return text.rstrip("."), _PREFIXES[exponent]
+    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return text, _PREFIXES[exponent]
 
 
 def short_count(count: int) -> str:

@@ -35,7 +35,7 @@ class Heuristic(Policy):
         latest_fraction: of ``max_epochs``; the first cohort is planted then at the latest. None
             waits for a plateau alone.
         min_remaining: epochs that must be left for a planting.
-        patience: epochs from the last planting or fossilising to the next planting.
+        patience: epochs from the last planting, fossilising or cull to the next planting.
         max_live: most live seeds at a time.
         overlap: plant while seeds are live. Their gains then mix.
         spend: share of the remaining budget that one cohort may take.
@@ -147,9 +147,7 @@ class Heuristic(Policy):
             return wait(f"seeds are live: {_list(seeds)}")
         if len(seeds) >= self._max_live:
             return wait(f"{len(seeds)} seeds are live, at most {self._max_live} may be")
-        due = self._timing.due(
-            state, self._record.curve, last_change=self._record.last_change(state)
-        )
+        due = self._timing.due(state, self._record.curve, last_change=self._record.changed(state))
         if not due.yes:
             return wait(due.reason)
         return self._cohort(state, due.reason, num=self._max_live - len(seeds))
@@ -185,5 +183,5 @@ class Heuristic(Policy):
 
 def _list(seeds: Sequence[SeedState]) -> str:
     return "; ".join(
-        f"{seed.slot} {seed.stage.name} for {seed.age} epochs, {describe(seed)}" for seed in seeds
+        f"{seed.slot} {seed.stage.name} (age {seed.age}), {describe(seed)}" for seed in seeds
     )

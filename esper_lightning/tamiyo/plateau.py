@@ -47,10 +47,8 @@ def improvement(curve: Curve, *, mode: str, window: int) -> float | None:
     scale = _scale([value for _, value in points])
     if scale == 0:
         return 0.0
-    relative = slope / scale
-    if not math.isfinite(relative):
-        return None
-    return -relative if mode == "min" else relative
+    relative = (slope if mode == "max" else 0.0 - slope) / scale
+    return relative if math.isfinite(relative) else None
 
 
 def worsening(curve: Curve, *, mode: str, since: int) -> float | None:

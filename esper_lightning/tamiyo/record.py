@@ -28,18 +28,18 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         curve: ``(epoch, objective)`` where the objective was there and finite, epochs ascending.
         open: by slot, the seed whose fate is open.
         culls: by slot and blueprint, seeds that were culled, or refused when they were planted.
-        last_planting: epoch of the last planting.
+        last_change: epoch at which this policy last planted or found a seed culled.
     """
 
     curve: list[tuple[int, float]]
     open: dict[str, Planted]
     culls: dict[str, dict[str, int]]
-    last_planting: int | None
+    last_change: int | None
 
     @classmethod
     def empty(cls) -> "Record":
         """Before the first boundary."""
-        return cls(curve=[], open={}, culls={}, last_planting=None)
+        return cls(curve=[], open={}, culls={}, last_change=None)
 
     def observe(self, state: SystemState) -> None:
         """Take in one boundary. The same boundary a second time changes nothing."""
@@ -55,21 +55,21 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     def plant(self, slot: SeedState, blueprint: str, *, epoch: int) -> None:
         """A seed is planted at this boundary."""
         self._open(slot, blueprint, epoch=epoch)
-        self.last_planting = epoch
+        self.last_change = epoch
 
-    def last_change(self, state: SystemState) -> int | None:
-        """Epoch of the last planting or fossilising, by this policy or another hand."""
+    def changed(self, state: SystemState) -> int | None:
+        """Epoch of the last planting, fossilising or cull, by this policy or another hand."""
         epochs = [fossil.fossilized_epoch for slot in state.slots for fossil in slot.fossils]
         epochs += [slot.cohort for slot in state.slots if slot.cohort is not None]
-        if self.last_planting is not None:
-            epochs.append(self.last_planting)
+        if self.last_change is not None:
+            epochs.append(self.last_change)
         return max(epochs, default=None)
 
     def trust(self, slot: SeedState, blueprint: str) -> float:
-        """How a blueprint fared in a slot: 1 untried, doubled by a fossil, halved by a cull, ..."""
+        """How a blueprint fared in a slot: 1 untried, doubled by a fossil, a tenth after a cull."""
         num_fossils = sum(fossil.blueprint == blueprint for fossil in slot.fossils)
         num_culls = self.culls.get(slot.slot, {}).get(blueprint, 0)
-        return (1 + num_fossils) / (1 + num_culls)
+        return (1 + num_fossils) * 0.1**num_culls
 
     def _open(self, slot: SeedState, blueprint: str, *, epoch: int) -> None:
         self.open[slot.slot] = Planted(
@@ -84,5 +84,6 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         del self.open[slot.slot]
         if len(slot.fossils) > seed.num_fossils or slot.stage is SeedStage.FOSSILIZED:
             return
+        self.last_change = epoch
         culls = self.culls.setdefault(slot.slot, {})
         culls[seed.blueprint] = culls.get(seed.blueprint, 0) + 1

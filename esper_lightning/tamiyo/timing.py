@@ -30,7 +30,7 @@ class Timing:
             fossilised, moved forward where ``min_remaining`` asks for it. None waits for the
             plateau alone.
         min_remaining: epochs that must be left for a seed to live through its stages.
-        patience: epochs from the last planting or fossilising to the next planting.
+        patience: epochs from the last planting, fossilising or cull to the next planting.
 
     Raises:
         InvalidArgument: a rule that cannot be met.
@@ -69,7 +69,7 @@ class Timing:
         Args:
             state: at the boundary.
             curve: the objective so far.
-            last_change: epoch of the last planting or fossilising, None before the first.
+            last_change: epoch of the last planting, fossilising or cull, None before the first.
         """
         done = state.epoch + 1
         if done < self.min_epoch:
@@ -77,18 +77,20 @@ class Timing:
         if state.max_epochs is not None and state.max_epochs - done < self.min_remaining:
             return Due(
                 yes=False,
-                reason=f"{state.max_epochs - done} epochs are left, a seed needs "
+                reason=f"too late: epochs left {state.max_epochs - done}, a seed needs "
                 f"{self.min_remaining}",
             )
         if last_change is not None and state.epoch - last_change < self.patience:
             return Due(
                 yes=False,
-                reason=f"the network changed {state.epoch - last_change} epochs ago, the next "
-                f"planting comes {self.patience} after it",
+                reason=f"epochs since the network changed: {state.epoch - last_change}; the next "
+                f"planting waits for {self.patience}",
             )
         latest = self._latest(state)
         if latest is not None and done >= latest:
-            return Due(yes=True, reason=f"{done} epochs are done, growth pays less after {latest}")
+            return Due(
+                yes=True, reason=f"latest useful time: after {latest} of {state.max_epochs} epochs"
+            )
         return self._plateau(state, curve)
 
     def _latest(self, state: SystemState) -> int | None:
@@ -108,9 +110,11 @@ class Timing:
         if rate is None:
             return Due(yes=False, reason=f"{name} has too few values yet to tell a plateau")
         if rate < self.min_improvement:
+            verb = "improves" if rate >= 0 else "worsens"
             return Due(
                 yes=True,
-                reason=f"{name} improves {rate:.1%} an epoch, below {self.min_improvement:.1%}",
+                reason=f"{name} {verb} {abs(rate):.1%} an epoch; growing below "
+                f"{self.min_improvement:.1%}",
             )
         verb = "falls" if mode == "min" else "rises"
         return Due(

@@ -34,7 +34,7 @@ def slot(before: tuple[int, ...], after: tuple[int, ...]) -> SlotShape:
 
 
 SHAPES = (
-    slot((16, 8, 8), (16, 8, 8)),
+    slot((16, 6, 6), (16, 6, 6)),
     slot((3, 7, 5), (6, 7, 5)),
     slot((3, 7, 5), (6, 4, 3)),  # stride 2 with padding
     slot((3, 7, 5), (6, 3, 2)),  # stride 2 without
@@ -49,6 +49,8 @@ SHAPES = (
     slot((6, 8), (6, 8)),
     slot((1, 5), (1, 2)),
 )
+ENDS_TRIED = {str(SHAPES[i]) for i in (0, 2, 7, 8, 9, 11)}
+"""Where the ends of the ranges are tried as well."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ CASES = [
     for shape in SHAPES
     if blueprint.fits(shape)
     for parameters in settings(blueprint)
+    if str(shape) in ENDS_TRIED or parameters == blueprint.resolve()
 ]
 DEFAULTS = [case for case in CASES if case.parameters == case.blueprint.resolve()]
 
@@ -119,7 +122,7 @@ def test_output_has_the_shape_of_the_slot(case: Case) -> None:
 @pytest.mark.parametrize("name", ["parallel_conv", "parallel_pointwise", "parallel_inverted"])
 def test_a_strided_host_with_padding_is_met_exactly(name: str, stride: int) -> None:
     host = nn.Conv2d(2, 3, 3, stride=stride, padding=1)
-    for size in range(1, 20):
+    for size in (*range(1, 9), 15, 16, 17):
         x = torch.zeros(1, 2, size, size)
         shape = slot((2, size, size), tuple(host(x).shape[1:]))
         assert tuple(CATALOGUE[name].build(shape)(x).shape[1:]) == shape.output.sizes
@@ -133,12 +136,20 @@ def test_silent_at_birth(case: Case) -> None:
         assert torch.count_nonzero(branch.train(training)(100 * case.batch())) == 0
 
 
+def noise(shape: torch.Size) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(2))
+
+
+def backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
 def birth(case: Case) -> tuple[CountableBranch, float]:
     """A branch with the gradients of its first loss, and their gain over what came from above."""
     branch = case.build()
     out = branch(case.batch())
     out.retain_grad()
-    F.mse_loss(out, torch.randn(out.shape, generator=torch.Generator().manual_seed(2))).backward()
+    backward(F.mse_loss(out, noise(out.shape)))
     assert out.grad is not None
     grads = [p.grad for p in branch.parameters() if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([grad.norm() for grad in grads]))
@@ -165,10 +176,11 @@ def test_after_one_step_every_parameter_learns(case: Case) -> None:
     branch, _ = birth(case)
     with torch.no_grad():
         for parameter in branch.parameters():
-            parameter -= 0.1 * (0 if parameter.grad is None else parameter.grad)
-            parameter.grad = None
+            if parameter.grad is not None:
+                parameter.sub_(0.1 * parameter.grad)
+                parameter.grad = None
     out = branch(case.batch())
-    F.mse_loss(out, torch.randn(out.shape, generator=torch.Generator().manual_seed(2))).backward()
+    backward(F.mse_loss(out, noise(out.shape)))
     for name, parameter in branch.named_parameters():
         assert parameter.grad is not None, name
         assert bool(torch.isfinite(parameter.grad).all()), name
@@ -178,13 +190,13 @@ def test_after_one_step_every_parameter_learns(case: Case) -> None:
 @every_case
 def test_a_small_regression_is_learned(case: Case) -> None:
     branch, x = case.build(), case.batch()
-    target = torch.randn(branch(x).shape, generator=torch.Generator().manual_seed(2))
-    optimizer = torch.optim.Adam(branch.parameters(), lr=0.01)
+    target = noise(branch(x).shape)
+    optimizer = torch.optim.Adam(branch.parameters(), lr=0.001)
     losses = []
     for _ in range(6):
         loss = F.mse_loss(branch(x), target)
         optimizer.zero_grad()
-        loss.backward()
+        backward(loss)
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
@@ -249,7 +261,7 @@ def test_forward_leaves_input_and_generator_alone(case: Case) -> None:
 
 @every_default
 def test_samples_do_not_see_each_other(case: Case) -> None:
-    branch, x = awake(case), case.batch()
+    branch, x = awake(case).double(), case.batch().double()
     torch.testing.assert_close(branch(x)[1:2], branch(x[1:2]))
 
 
@@ -258,7 +270,7 @@ def test_samples_do_not_see_each_other(case: Case) -> None:
 def test_other_dtypes(case: Case, dtype: torch.dtype) -> None:
     branch, x = awake(case).to(dtype), case.batch().to(dtype)
     out = branch(x)
-    out.float().square().mean().backward()
+    backward(out.float().square().mean())
     assert out.dtype is dtype
     assert bool(torch.isfinite(out).all())
     assert all(
@@ -275,11 +287,11 @@ def test_autocast_does_not_promote_the_host(case: Case) -> None:
     assert bool(torch.isfinite(out).all())
 
 
-class Operators(TorchDispatchMode):
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records what a forward pass runs: each operator, of convolutions all but the widths."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ran: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -292,7 +304,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-COMMON = (slot((16, 8, 8), (16, 8, 8)), slot((16,), (16,)), slot((6, 8), (6, 8)))
+COMMON = (slot((16, 6, 6), (16, 6, 6)), slot((16,), (16,)), slot((6, 8), (6, 8)))
 
 
 @pytest.mark.parametrize("shape", COMMON, ids=str)

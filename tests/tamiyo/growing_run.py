@@ -200,7 +200,7 @@ class GrowingRun:
     def _aged(self, each: SeedState) -> SeedState:
         if each.stage is SeedStage.EMBARGOED:
             return slot(each.slot, fossils=each.fossils, num_culls=each.num_culls)
-        if each.stage is not SeedStage.PROBATIONARY:
+        if each.stage is not SeedStage.PROBATIONARY or each.paused:
             return each
         measured = self.gain(each.blueprint) if each.age >= 1 else None
         return msgspec.structs.replace(
@@ -236,7 +236,11 @@ class GrowingRun:
                 fossilized_epoch=epoch,
             )
             return slot(each.slot, fossils=(*each.fossils, fossil), num_culls=each.num_culls)
-        assert choice.kind is CommandKind.CULL
+        if choice.kind in (CommandKind.PAUSE, CommandKind.RESUME):
+            paused = choice.kind is CommandKind.PAUSE
+            legal = legal_commands(each.stage, paused=paused)
+            return msgspec.structs.replace(each, paused=paused, legal=legal)
+        assert choice.kind in (CommandKind.CULL, CommandKind.EMERGENCY)
         return slot(
             each.slot, SeedStage.EMBARGOED, fossils=each.fossils, num_culls=each.num_culls + 1
         )

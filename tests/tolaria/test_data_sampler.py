@@ -9,8 +9,13 @@ from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria.data import EpochShuffle
 
 
+def at_epoch(sampler: EpochShuffle, epoch: int) -> EpochShuffle:
+    sampler.set_epoch(epoch)
+    return sampler
+
+
 def order(num: int, *, seed: int, epoch: int) -> list[int]:
-    return list(EpochShuffle(num, seed=seed, epoch=epoch))
+    return list(at_epoch(EpochShuffle(num, seed=seed), epoch))
 
 
 @given(num=st.integers(1, 60), seed=st.integers(), epoch=st.integers(0, 10**9))
@@ -23,8 +28,7 @@ def test_order_depends_on_seed_and_epoch_alone():
     first = order(50, seed=3, epoch=4)
     torch.manual_seed(2)
     torch.rand(7)
-    later = EpochShuffle(50, seed=3)
-    later.set_epoch(4)
+    later = at_epoch(EpochShuffle(50, seed=3), 4)
     assert list(later) == first
     assert list(later) == first
 
@@ -56,7 +60,7 @@ def test_the_global_generators_are_not_touched():
 @given(num=st.integers(1, 40), num_replicas=st.integers(1, 6), epoch=st.integers(0, 3))
 def test_ranks_share_one_order_and_take_equal_steps(num, num_replicas, epoch):
     shards = [
-        EpochShuffle(num, seed=1, epoch=epoch, rank=rank, num_replicas=num_replicas)
+        at_epoch(EpochShuffle(num, seed=1, rank=rank, num_replicas=num_replicas), epoch)
         for rank in range(num_replicas)
     ]
     parts = [list(shard) for shard in shards]

@@ -17,18 +17,12 @@ class EpochShuffle(DistributedSampler[int]):
     each takes every ``num_replicas``-th example; the first examples come twice where the number
     does not divide, so that all ranks take the same number of steps.
 
-    It is a ``DistributedSampler`` because Lightning leaves those as they are: a wrapped sampler is
-    shuffled once more, and after a resume with workers that second shuffle is epoch 0's
-    (https://github.com/Lightning-AI/pytorch-lightning/issues/21938).
-
-    Lightning calls ``set_epoch`` before each epoch, but the iterator of the first one has been made
-    by then and workers have already taken indices from it. So the epoch at which training starts
-    must be handed in as ``epoch``.
+    It is a ``DistributedSampler`` because Lightning leaves those as they are: any other sampler it
+    wraps into one that shuffles the shuffled order once more, by a seed of its own.
 
     Args:
         num_examples: to order, at least 1.
         seed: any integer.
-        epoch: 0-based epoch to start with.
         rank: of this process, below ``num_replicas``.
         num_replicas: number of ranks that share the examples.
 
@@ -41,7 +35,6 @@ class EpochShuffle(DistributedSampler[int]):
         num_examples: int,
         *,
         seed: int,
-        epoch: int = 0,
         rank: int = 0,
         num_replicas: int = 1,
     ) -> None:
@@ -49,7 +42,6 @@ class EpochShuffle(DistributedSampler[int]):
             raise InvalidArgument(f"EpochShuffle needs at least 1 example, got {num_examples}")
         super().__init__(range(num_examples), num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
         self.num_examples = num_examples
-        self.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
         # The epoch is read when the first index is taken, not when the iterator is made.

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria.data.labelled import Batch, LabelledTensors, as_is
+from esper_lightning.tolaria.data.loader import DeferredLoader
 from esper_lightning.tolaria.data.sampler import EpochShuffle
 from esper_lightning.tolaria.data.stratify import Splits
 
@@ -93,14 +94,9 @@ class SplitDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch, by seed and epoch alone."""
-        epoch, ranks = 0, None
-        if self.trainer is not None:
-            # Not `current_epoch`: right after a resume that is still the epoch before.
-            progress: Any = self.trainer.fit_loop.epoch_progress.current
-            epoch = progress.processed
-            ranks = self.trainer.distributed_sampler_kwargs
         train = self.splits.train
-        order = EpochShuffle(len(train), seed=self.seed, epoch=epoch, **(ranks or {}))
+        ranks = self.trainer.distributed_sampler_kwargs if self.trainer is not None else None
+        order = EpochShuffle(len(train), seed=self.seed, **(ranks or {}))
         return self._loader(train, order, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -118,7 +114,7 @@ class SplitDataModule(LightningDataModule):
     def _loader(
         self, examples: LabelledTensors, order: Sampler[int], batch_size: int
     ) -> DataLoader[Batch]:
-        return DataLoader(
+        return DeferredLoader(
             examples,
             batch_size=batch_size,
             sampler=order,

@@ -1,0 +1,10 @@
+"""What all tests share."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests run beside each other; tiny tensors gain nothing from more threads."""
+    torch.set_num_threads(1)
