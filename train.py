@@ -12,9 +12,11 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from esper_lightning import karn
 from esper_lightning.callbacks import Summary
 from esper_lightning.kasmina import possible_slots
-from esper_lightning.nissa import slot_listing, summary_text
+from esper_lightning.nissa.report import summary_text
+from esper_lightning.nissa.slot_listing import slot_listing
 from esper_lightning.tolaria import SplitDataModule, Tolaria
 
 
@@ -53,7 +55,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     model = build_model(cfg, data)
     if cfg.list_slots:
         found = possible_slots(model.host, lambda: model(model.example_input_array))
-        console.print(slot_listing(found))
+        fitting = {s.path: [b.name for b in karn.fitting(s.shape)] for s in found}
+        console.print(slot_listing(found, fitting))
         return {}
     callbacks = build_callbacks(cfg)
     loggers = [instantiate(node) for node in (cfg.logger or {}).values()]

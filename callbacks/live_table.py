@@ -73,6 +73,8 @@ class LiveTable(ProgressBar):
         self._board.start_clock(trainer.current_epoch)
         self._show()
 
+    on_sanity_check_start = on_train_start
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin another epoch."""
         self._board.epoch = trainer.current_epoch

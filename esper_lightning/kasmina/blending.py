@@ -12,7 +12,7 @@ def alpha_at(schedule: BlendSchedule, step: int) -> float:
 
     >>> alpha_at(BlendSchedule(curve=BlendCurve.LINEAR, num_steps=4), 1)
     0.25
-    >>> alpha_at(BlendSchedule(curve=BlendCurve.COSINE, num_steps=4), 2)
+    >>> round(alpha_at(BlendSchedule(curve=BlendCurve.COSINE, num_steps=4), 2), 12)
     0.5
     """
     if step <= 0:

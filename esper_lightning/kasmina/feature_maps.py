@@ -42,6 +42,7 @@ def probing(model: nn.Module) -> Iterator[None]:
     stand as before.
     """
     modes = [(module, module.training) for module in model.modules()]
+    holders = [(module, dict(module._buffers)) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     device = next((parameter.device for parameter in model.parameters()), None)
     model.eval()
@@ -52,5 +53,9 @@ def probing(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
+        # A forward pass may also put another tensor in a buffer's place.
+        for module, held in holders:
+            module._buffers.clear()
+            module._buffers.update(held)
         for module, training in modes:
             module.training = training

@@ -22,7 +22,7 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
 
 
 def drop_if_not_finite(gradients: list[Tensor]) -> Tensor:
-    """Zero all gradients in place if any of them holds NaN or infinity.
+    """Zero all gradients in place if any of them holds NaN or infinity, or their norm overflows.
 
     Returns:
         1.0 if they were dropped, else 0.0, as a 0-dimensional tensor on their device.

@@ -1,6 +1,7 @@
 """Where a host can grow, and putting slots there."""
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,16 +24,20 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def possible_slots(model: nn.Module, forward: Callable[[], object]) -> list[PossibleSlot]:
     """Every module of ``model`` that takes one feature map to another, once in a forward pass.
 
+    A module that occurs at several paths is none; a slot stands for the module that it wraps.
+
     Args:
         model: the network, left as it was found.
         forward: runs one real forward pass of it.
 
     Returns:
-        In the order of ``named_modules``. Suggested are the outermost modules below sequences and
+        In the order of the modules. Suggested are the outermost modules below sequences and
         lists that hold a weight of two or more dimensions and do not make the final output: the
         blocks of a network rather than its whole trunk, its normalisations or its head.
     """
-    modules = {path: module for path, module in model.named_modules() if path}
+    everywhere = _host_modules(model)
+    times = Counter(id(module) for module in everywhere.values())
+    modules = {path: module for path, module in everywhere.items() if times[id(module)] == 1}
     calls: dict[str, list[tuple[object, object]]] = {path: [] for path in modules}
     handles = [
         module.register_forward_hook(_recorder(calls[path]), with_kwargs=True)
@@ -51,13 +56,14 @@ def possible_slots(model: nn.Module, forward: Callable[[], object]) -> list[Poss
         shape = _shape(calls[path])
         if shape is None:
             continue
-        weighty = any(parameter.ndim >= 2 for parameter in module.parameters())
+        base = module.base_layer if isinstance(module, SeedSlot) else module
+        weighty = any(parameter.ndim >= 2 for parameter in base.parameters())
         found.append(
             PossibleSlot(
                 path=path,
-                module=type(module).__name__,
+                module=type(base).__name__,
                 shape=shape,
-                num_parameters=sum(parameter.numel() for parameter in module.parameters()),
+                num_parameters=sum(parameter.numel() for parameter in base.parameters()),
                 suggested=path in blocks and weighty and path not in whole,
             )
         )
@@ -90,7 +96,8 @@ def insert_slots(
 
     Args:
         model: the network.
-        paths: module paths, as in ``model.get_submodule``, without repetition.
+        paths: module paths, as in ``model.get_submodule`` before there were slots, without
+            repetition.
         build: how to build a named branch.
 
     Returns:
@@ -103,23 +110,25 @@ def insert_slots(
 
     All is checked before anything is changed.
     """
-    if isinstance(paths, str) or not paths:
+    is_list = isinstance(paths, Sequence) and not isinstance(paths, str)
+    if not is_list or not paths or not all(isinstance(path, str) for path in paths):
         raise InvalidArgument(
             f"slots must be 'auto' or a list of module paths such as ['features.1'], got {paths!r}"
         )
     if len(set(paths)) != len(paths):
         raise InvalidArgument(f"slots names a path twice: {list(paths)}")
-    everywhere = dict(model.named_modules(remove_duplicate=False))
+    everywhere = _host_modules(model)
     for path in paths:
         _check_path(path, everywhere)
+    places = {id(module): place for place, module in model.named_modules()}
     slots: dict[str, SeedSlot] = {}
     # Inner modules first: wrapping an outer one changes the path of what is inside it.
     for path in sorted(paths, key=lambda path: path.count("."), reverse=True):
-        module = model.get_submodule(path)
+        module = everywhere[path]
         if not isinstance(module, SeedSlot):
             slot = SeedSlot(module, path=path, build=build)
             slot.train(module.training)
-            model.set_submodule(path, slot)
+            model.set_submodule(places[id(module)], slot)
             module = slot
         module.path = path
         slots[path] = module
@@ -132,18 +141,38 @@ def regraft(model: nn.Module, state_dict: Mapping[str, Any], *, build: BuildBran
     Loading the ``state_dict`` afterwards rebuilds every branch.
     """
     ending = "._extra_state"
-    paths = [key.removesuffix(ending) for key in state_dict if key.endswith(ending)]
-    grown = [p for p in paths if any(key.startswith(f"{p}.base_layer.") for key in state_dict)]
-    present = {path for path, module in model.named_modules() if isinstance(module, SeedSlot)}
-    missing = [path for path in grown if path not in present]
+    places = [key.removesuffix(ending) for key in state_dict if key.endswith(ending)]
+    grown = [place for place in places if f"{place}.alpha" in state_dict]
+    there = _host_modules(model)
+    paths = [path for path in (_host_path(place, grown) for place in grown) if path is not None]
+    missing = [path for path in paths if not isinstance(there.get(path), SeedSlot)]
     if missing:
         insert_slots(model, missing, build=build)
 
 
-def _check_path(path: object, everywhere: dict[str, nn.Module]) -> None:
-    if not isinstance(path, str) or not path or path not in everywhere:
-        there = [name for name in everywhere if name and "base_layer" not in name]
-        close = difflib.get_close_matches(str(path), there, n=3)
+def _host_path(place: str, slots: Iterable[str]) -> str | None:
+    """The path that a module has without slots around it; None for what a slot adds or wraps."""
+    for slot in sorted(slots, key=len, reverse=True):
+        if place.startswith(f"{slot}."):
+            inside = place.removeprefix(f"{slot}.")
+            if not inside.startswith("base_layer."):
+                return None
+            place = f"{slot}.{inside.removeprefix('base_layer.')}"
+    return place
+
+
+def _host_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The host's own modules, by the paths that they have without slots."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    slots = [place for place, module in modules.items() if isinstance(module, SeedSlot)]
+    paths = {place: _host_path(place, slots) for place in modules}
+    return {path: modules[place] for place, path in paths.items() if path}
+
+
+def _check_path(path: str, everywhere: Mapping[str, nn.Module]) -> None:
+    if path not in everywhere:
+        there = list(everywhere)
+        close = difflib.get_close_matches(path, there, n=3)
         hint = f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else "."
         raise UnknownSlot(
             f"slot {path!r} is not a module of the host{hint} Modules: {', '.join(there)}"
@@ -163,7 +192,7 @@ def _blocks(model: nn.Module, whole: set[str], prefix: str = "") -> Iterable[str
     for name, child in model.named_children():
         path = f"{prefix}{name}"
         wrapper = path in whole and any(True for _ in child.children())
-        if isinstance(child, _CONTAINERS) or wrapper:
+        if isinstance(child, _CONTAINERS) or (wrapper and not isinstance(child, SeedSlot)):
             yield from _blocks(child, whole, f"{path}.")
         else:
             yield path

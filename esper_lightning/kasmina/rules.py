@@ -1,5 +1,6 @@
 """The numbers of the lifecycle, each with its unit. The defaults live here and nowhere else."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
@@ -37,8 +38,10 @@ class GateRules:
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is not None and not value >= 0:
-                raise InvalidArgument(f"gate rule {entry.name} must be at least 0, got {value}")
+            if value is not None and not 0 <= value < math.inf:
+                raise InvalidArgument(
+                    f"gate rule {entry.name} must be at least 0 and finite, got {value}"
+                )
         if self.window < 1:
             raise InvalidArgument(f"gate rule window must be at least 1 epoch, got {self.window}")
 
@@ -82,10 +85,13 @@ class LifecycleRules:
                         f"{name}[{stage!r}] = {age}: stages are {', '.join(known)}, "
                         f"ages at least 1 epoch"
                     )
-        if self.trust_radius <= 0 or self.embargo < 1 or (self.max_fossils or 1) < 1:
+        if not 0 < self.trust_radius < math.inf:
             raise InvalidArgument(
-                f"trust_radius {self.trust_radius} must be positive, embargo {self.embargo} and "
-                f"max_fossils {self.max_fossils} at least 1"
+                f"trust_radius must be positive and finite, got {self.trust_radius}"
+            )
+        if self.embargo < 1 or (self.max_fossils is not None and self.max_fossils < 1):
+            raise InvalidArgument(
+                f"embargo {self.embargo} and max_fossils {self.max_fossils} must be at least 1"
             )
 
     def min_age(self, stage: SeedStage) -> int:

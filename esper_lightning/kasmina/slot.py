@@ -151,7 +151,8 @@ class SeedSlot(nn.Module):
     def _listen(self, x: Tensor, version: int | None, kept: Tensor, h: Tensor) -> None:
         if version is not None:
             self.record.mutates_input |= x._version != version
-            self._watched = (weakref.ref(x), x._version)
+            # Only a training step ends with settle(); a weak reference cannot be pickled.
+            self._watched = (weakref.ref(x), x._version) if torch.is_grad_enabled() else None
         shape = SlotShape(
             input=feature_map(kept, what=f"slot {self.path!r} input"),
             output=feature_map(h, what=f"slot {self.path!r} output"),

@@ -24,7 +24,7 @@ def damped_trend(
         damping: ``p``, in (0, 1]; below 1 the curve flattens, as learning curves do.
 
     >>> [round(value, 3) for value in damped_trend([4.0, 3.0, 2.5, 2.25], 2)]
-    [1.952, 1.673]
+    [1.629, 1.248]
     """
     level = history[0]
     trend = history[1] - history[0] if len(history) > 1 else 0.0

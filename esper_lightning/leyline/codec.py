@@ -28,8 +28,8 @@ def decode(data: bytes, kind: type[T] | Any, *, what: str = "message") -> T:
         what: what the bytes should be, for the error.
 
     Raises:
-        DecodeError: too large, truncated, wrong type, unknown enum value, missing field. The text
-            names the field.
+        DecodeError: too large, truncated, nested too deeply, wrong type, unknown enum value,
+            missing field. The text names the field.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise DecodeError(f"{what} has {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are read")
@@ -39,7 +39,7 @@ def decode(data: bytes, kind: type[T] | Any, *, what: str = "message") -> T:
         raise DecodeError(f"{what} is not valid: {error}") from error
     except msgspec.DecodeError as error:
         raise DecodeError(f"{what} is not complete JSON: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DecodeError(f"{what} is not valid: {error}") from error
     return message
 

@@ -54,11 +54,15 @@ class IllegalTransition(CommandRefused):
         self.stage = stage
         self.request = request
         self.allowed = tuple(allowed)
+        self.why = why
         options = ", ".join(self.allowed) or "nothing"
         super().__init__(
             f"slot {slot!r} in stage {stage.name} cannot take {request}; "
             f"allowed: {options}{f' ({why})' if why else ''}"
         )
+
+    def __reduce__(self) -> tuple[type["IllegalTransition"], tuple[object, ...]]:
+        return type(self), (self.slot, self.stage, self.request, self.allowed, self.why)
 
 
 class GateFailed(CommandRefused):

@@ -40,8 +40,8 @@ class BatchCount:
 class Board:
     """What is known of a run at this moment. Drawn by rich, from any thread.
 
-    The training thread sets plain numbers and hands over events; drawing only reads them, so that a
-    refresh in another thread needs no lock.
+    The training thread sets plain numbers and hands over events; drawing only reads them, each at
+    most once, so that a refresh in another thread needs no lock.
 
     Attributes:
         fitting: whether a fit is under way; otherwise only the batches are shown.
@@ -90,10 +90,11 @@ class Board:
         if not self.fitting:
             progress.add_row(batches.phase, *_batches(batches), "")
             return progress
-        metrics = metrics_text(self._state) if self._state is not None else ""
+        state = self._state
+        metrics = metrics_text(state, objective=False) if state is not None else ""
         progress.add_row("epoch", *self._epochs(), Text(self._times(), style="dim"))
         progress.add_row(batches.phase, *_batches(batches), Text(metrics))
-        table = slot_table(self._state, started=self._started, changes=self._changes)
+        table = slot_table(state, started=self._started, changes=self._changes)
         return Group(table, Text(""), progress)
 
     def _epochs(self) -> tuple[RenderableType, Text]:
@@ -106,17 +107,18 @@ class Board:
         )
 
     def _epochs_done(self) -> float:
-        if self._state is not None and self._state.epoch >= self.epoch:
-            return self._state.epoch + 1
+        state = self._state
+        if state is not None and state.epoch >= self.epoch:
+            return state.epoch + 1
         return self.epoch + (self.training.share or 0.0)
 
     def _times(self) -> str:
         elapsed = self.clock() - self._start_s
         text = f"{duration(elapsed)} elapsed"
         done = self._epochs_done() - self._start_epoch
-        if self.max_epochs is not None and done > 0:
+        if self.max_epochs is not None and 0 < done < self.max_epochs - self._start_epoch:
             left = (self.max_epochs - self._start_epoch) / done * elapsed - elapsed
-            text += f", {duration(max(left, 0.0))} left"
+            text += f", {duration(left)} left"
         return text
 
 

@@ -129,9 +129,12 @@ def _draw(told: History) -> Figure:
 
 
 def _title(figure: Figure, told: History, left: float, height: float) -> None:
-    before, after = told.host_parameters, told.num_parameters[-1][1]
-    line = f"{before:,} parameters, not grown"
-    if after != before:
+    before, after = told.host_parameters, told.final_parameters
+    line = f"{before:,} parameters, "
+    if after == before:
+        tried = any(lane.marks for lane in told.lanes)
+        line += "nothing that grew was kept" if tried else "not grown"
+    else:
         line = f"{before:,} → {after:,} parameters ({growth_factor(before, after)})"
     if told.validation.last is not None:
         value = metric_value(told.validation.name, told.validation.last[1])

@@ -101,6 +101,8 @@ class History:
         training: the same metric on training data, None where it was not logged.
         num_parameters: of the network in each epoch, beside the end of that epoch.
         host_parameters: before any growth.
+        final_parameters: of the network that the run leaves: with fossils and living seeds, without
+            those that were culled last.
         lanes: one for each slot.
         outcome: ``finished``, ``failed: ...``, or empty when the run is not over.
     """
@@ -112,6 +114,7 @@ class History:
     training: Curve | None
     num_parameters: tuple[tuple[float, int], ...]
     host_parameters: int
+    final_parameters: int
     lanes: tuple[Lane, ...]
     outcome: str
 
@@ -144,12 +147,21 @@ def history(events: Iterable[Event]) -> History:
         training=_training_curve(validation.name, states),
         num_parameters=tuple((state.epoch + 1.0, state.num_parameters) for state in states),
         host_parameters=states[-1].host_parameters,
+        final_parameters=_final_parameters(states[-1], line[line.index(states[-1]) :]),
         lanes=tuple(
             _lane(path, [c for c in changes if c.slot == path], states, start, end)
             for path in paths
         ),
         outcome=ends[-1].outcome if ends else "",
     )
+
+
+def _final_parameters(last: SystemState, after: list[Event]) -> int:
+    leaving = {s.slot: s.num_parameters for s in last.slots if s.stage is SeedStage.CULLED}
+    for event in after:
+        if isinstance(event, StageChanged) and event.after is SeedStage.CULLED:
+            leaving[event.slot] = event.num_parameters
+    return last.num_parameters - sum(leaving.values())
 
 
 def _headline_metric(states: list[SystemState]) -> str:

@@ -20,17 +20,18 @@ def plain_line(event: Event) -> str | None:
     return None
 
 
-def shown_metrics(state: SystemState) -> list[str]:
-    """Names of the metrics worth a line: losses and accuracies, the others where there are none."""
+def metrics_text(state: SystemState, *, objective: bool = True) -> str:
+    """Names and values of the losses and accuracies (of everything where there are none).
+
+    The objective comes first, unless it is left out; then what was validated; then the rest.
+    """
     names = [name for name in state.metrics if "loss" in name.lower() or is_accuracy(name)]
-    return sorted(names or state.metrics, key=lambda name: (name != state.objective.name, name))[
-        :_MAX_METRICS
-    ]
-
-
-def metrics_text(state: SystemState) -> str:
-    """Name and value of :func:`shown_metrics`, the objective first."""
-    return "  ".join(f"{n} {metric_value(n, state.metrics[n])}" for n in shown_metrics(state))
+    first = state.objective.name
+    chosen = [name for name in names or state.metrics if objective or name != first]
+    chosen.sort(key=lambda name: (name != first, not name.startswith("val"), name))
+    return "  ".join(
+        f"{name} {metric_value(name, state.metrics[name])}" for name in chosen[:_MAX_METRICS]
+    )
 
 
 def _epoch_line(state: SystemState) -> str:

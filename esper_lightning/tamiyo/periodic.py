@@ -76,7 +76,7 @@ class Periodic(Policy):
     def decide(self, state: SystemState) -> list[Choice]:
         """Judge the seeds whose trial is over; plant when the day has come."""
         if is_last(state):
-            return settle(state.slots) or wait("the run ends")
+            return settle(state.slots) or wait("the run ends and no seed is live")
         choices = [choice for seed in live(state.slots) for choice in self._judge(seed)]
         done = state.epoch + 1
         late = done - self._start

@@ -20,6 +20,9 @@ from esper_lightning.tamiyo.policy import Choice
 class Trial:
     """Rules for seeds in PROBATIONARY.
 
+    A seed whose gain was not measured, or pays while another measurement of G4 fails, is left to
+    wait; Kasmina's maximum age ends that.
+
     Attributes:
         epochs: after so many epochs in PROBATIONARY a gain below its rent ends the trial.
         max_regression: relative worsening of the objective since planting that ends it at once.

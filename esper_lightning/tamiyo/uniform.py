@@ -76,7 +76,7 @@ class RandomPolicy(Policy):
                 "action_rate says how often it waits"
             )
         self._rate = action_rate
-        self._kinds = tuple(CommandKind(kind) for kind in kinds)
+        self._kinds = tuple(dict.fromkeys(CommandKind(kind) for kind in kinds))
         self._budget = budget or GrowthBudget()
         self._shortlist = Shortlist(
             blueprints=blueprints,
@@ -89,7 +89,7 @@ class RandomPolicy(Policy):
     def decide(self, state: SystemState) -> list[Choice]:
         """Draw for each slot."""
         if is_last(state):
-            return settle(state.slots) or wait("the run ends", log_probability=0.0)
+            return settle(state.slots) or wait("the run ends and no seed is live")
         room = self._budget.room(state)
         choices: list[Choice] = []
         idle = 0.0

@@ -127,7 +127,7 @@ budgets = st.builds(
 
 
 @pytest.mark.parametrize("name", policies())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seen=runs(), budget=budgets)
 def test_choices_are_legal_reasoned_and_within_the_budget_and_resume_exactly(name, seen, budget):
     policy, resumed = policies(budget)[name], policies(budget)[name]

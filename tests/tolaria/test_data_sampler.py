@@ -2,7 +2,7 @@ import random
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper_lightning.leyline import InvalidArgument
@@ -18,6 +18,7 @@ def order(num: int, *, seed: int, epoch: int) -> list[int]:
     return list(at_epoch(EpochShuffle(num, seed=seed), epoch))
 
 
+@settings(deadline=None)
 @given(num=st.integers(1, 60), seed=st.integers(), epoch=st.integers(0, 10**9))
 def test_each_epoch_is_a_permutation(num, seed, epoch):
     assert sorted(order(num, seed=seed, epoch=epoch)) == list(range(num))
@@ -57,6 +58,7 @@ def test_the_global_generators_are_not_touched():
     assert random.getstate() == python_before
 
 
+@settings(deadline=None)
 @given(num=st.integers(1, 40), num_replicas=st.integers(1, 6), epoch=st.integers(0, 3))
 def test_ranks_share_one_order_and_take_equal_steps(num, num_replicas, epoch):
     shards = [

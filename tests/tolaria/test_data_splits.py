@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper_lightning.leyline import InvalidArgument
@@ -37,6 +37,7 @@ def drain(data: SplitDataModule) -> list[list[torch.Tensor]]:
     return [[inputs for inputs, _ in loader] for loader in loaders]
 
 
+@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(0, 30), min_size=1, max_size=6),
     share=st.floats(0, 1),
@@ -60,6 +61,7 @@ def test_too_large_a_sample_is_refused():
         stratified_sample(torch.zeros(3), 4, generator=torch.Generator())
 
 
+@settings(deadline=None)
 @given(num=st.integers(30, 90), split_seed=st.integers(0, 99))
 def test_splits_are_disjoint_and_complete(num, split_seed):
     splits = three_way_split(

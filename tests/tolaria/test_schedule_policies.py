@@ -2,7 +2,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper_lightning.leyline import InvalidArgument
@@ -18,11 +18,13 @@ policies = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(policy=policies, total=st.integers(1, 5000), step=st.integers(0, 6000))
 def test_every_factor_lies_between_0_and_1(policy, total, step):
     assert 0 <= policy(step, total) <= 1
 
 
+@settings(deadline=None)
 @given(policy=policies, total=st.integers(1, 300))
 def test_a_policy_rises_in_warm_up_and_never_again(policy, total):
     factors = [policy(step, total) for step in range(total + 3)]
@@ -87,6 +89,7 @@ def test_a_newcomer_with_its_own_horizon_lives_the_whole_policy():
     assert newcomer(host, step=100, planted_at=100, total_steps=100) == 2.0
 
 
+@settings(deadline=None)
 @given(
     policy=policies,
     planted_at=st.integers(0, 300),
