@@ -4,7 +4,6 @@
 """
 
 from esper_lightning.callbacks.growth_figure import GrowthFigure
-
 from esper_lightning.callbacks.journal import Journal
 from esper_lightning.callbacks.kasmina import Kasmina, find
 from esper_lightning.callbacks.live_table import LiveTable

@@ -5,7 +5,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from esper_lightning.callbacks.kasmina import find
-from esper_lightning.leyline import Event, RunEnded
+from esper_lightning.leyline import Event, InvalidArgument, RunEnded
 from esper_lightning.nissa.journal import JOURNAL_NAME, JournalWriter
 
 
@@ -23,11 +23,13 @@ class Journal(Callback):
         self.dirpath = dirpath
         self.path: Path | None = None
         self._writer: JournalWriter | None = None
+        self._refused = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen to the run."""
         if stage == "fit":
             self.path = Path(self.dirpath or trainer.default_root_dir) / JOURNAL_NAME
+            self._refused = False
             find(trainer).subscribe(self._write)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -42,9 +44,16 @@ class Journal(Callback):
 
     def _write(self, event: Event) -> None:
         assert self.path is not None
+        if self._refused:
+            return
         if self._writer is None:
             self._writer = JournalWriter(self.path)
-        self._writer.write(event)
+        try:
+            self._writer.write(event)
+        except InvalidArgument:
+            self._refused = True  # the run that fails by this still tells its end
+            self._close()
+            raise
         if isinstance(event, RunEnded):
             self._close()
 

@@ -1,6 +1,5 @@
 """Mutates the network: grafts slots, guards the host in the step, runs the epoch boundary."""
 
-import functools
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +9,14 @@ from typing import Any
 import msgspec
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from msgspec.structs import replace
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from esper_lightning import karn
+from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX, FreshMetrics
+from esper_lightning.callbacks.wrapped_hooks import WrappedHooks
 from esper_lightning.kasmina import (
     BuildBranch,
     FlopMeter,
@@ -44,6 +44,7 @@ from esper_lightning.leyline import (
     SystemState,
     UnknownSlot,
     UnsupportedOptimizer,
+    UnsupportedTraining,
     decode,
 )
 from esper_lightning.nissa.versions import versions
@@ -113,8 +114,9 @@ class Kasmina(Callback):
         self._listeners: list[Listener] = []
         self._topology: object = None
         self._host_topology: object = None
-        self._validated_epoch = -1
-        self._unwrap: list[str] = []
+        self._metrics = FreshMetrics(monitor)
+        self._hooks = WrappedHooks()
+        self._resumed = False
 
     @property
     def bed(self) -> SeedBed:
@@ -135,25 +137,23 @@ class Kasmina(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Graft the slots and, for a fit, give them their place in optimiser and clipping."""
         if trainer.world_size > 1:
-            raise UnsupportedOptimizer(
+            raise UnsupportedTraining(
                 f"growth runs in one process so far, the Trainer has {trainer.world_size}; "
                 f"use devices=1"
             )
         if not pl_module.automatic_optimization:
-            raise UnsupportedOptimizer(
+            raise UnsupportedTraining(
                 "growth needs automatic optimisation; this module sets automatic_optimization=False"
             )
         if self._bed is None or self._bed.network is not self._network(pl_module):
             self._graft(pl_module)
         if stage == "fit":
-            self._wrap(pl_module, "configure_optimizers", self._configure_optimizers)
-            self._wrap(pl_module, "configure_gradient_clipping", self._clip_apart)
+            self._hooks.wrap(pl_module, "configure_optimizers", self._configure_optimizers)
+            self._hooks.wrap(pl_module, "configure_gradient_clipping", self._clip_apart)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the module its own hooks back."""
-        for name in self._unwrap:
-            delattr(pl_module, name)
-        self._unwrap = []
+        self._hooks.restore()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fill the parameter groups before optimiser state is restored."""
@@ -161,6 +161,8 @@ class Kasmina(Callback):
             raise UnsupportedOptimizer(
                 f"growth needs one optimiser, configure_optimizers made {len(trainer.optimizers)}"
             )
+        if not self._resumed:
+            self.bed.check_clocks()
         self.bed.bind(trainer.optimizers[0])
         self._emit(
             RunStarted(
@@ -210,8 +212,7 @@ class Kasmina(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Know that this epoch's validation metrics are fresh."""
-        if not trainer.sanity_checking:
-            self._validated_epoch = trainer.current_epoch
+        self._metrics.note_validation(trainer)
 
     # -- the boundary -----------------------------------------------------------------------------
 
@@ -225,8 +226,8 @@ class Kasmina(Callback):
         commanded: set[str] = set()
         for decision in decisions:
             self._carry_out(decision, moment, commanded)
-        pl_module.log("growth/parameters", float(self.bed.num_parameters()))
-        pl_module.log("growth/training_flops", self.meter.total)
+        pl_module.log(f"{OWN_PREFIX}parameters", float(self.bed.num_parameters()))
+        pl_module.log(f"{OWN_PREFIX}training_flops", self.meter.total)
 
     def _carry_out(self, decision: Decision, moment: Moment, commanded: set[str]) -> None:
         command = decision.command
@@ -266,6 +267,7 @@ class Kasmina(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the run of :meth:`state_dict`."""
+        self._resumed = True
         self.run_id = state_dict["run_id"]
         self.num_samples = state_dict["num_samples"]
         self.bed.load_state_dict(state_dict["bed"])
@@ -318,16 +320,6 @@ class Kasmina(Callback):
         if self.fossils:
             self._bed.start_with(self.fossils)
 
-    def _wrap(self, pl_module: LightningModule, name: str, around: Callable[..., Any]) -> None:
-        original = getattr(pl_module, name)
-
-        @functools.wraps(original)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            return around(original, *args, **kwargs)
-
-        setattr(pl_module, name, wrapped)
-        self._unwrap.append(name)
-
     def _configure_optimizers(self, original: Callable[[], Any]) -> Any:
         with slot_groups_in_new_optimizers(self.bed.slots):
             return original()
@@ -352,7 +344,7 @@ class Kasmina(Callback):
             self.bed.watch.clip_seeds(**{key: float(gradient_clip_val)})
 
     def _moment(self, trainer: Trainer, *, epoch: int) -> Moment:
-        metrics = self._metrics(trainer)
+        metrics = self._metrics.of(trainer)
         max_epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
         steps_over = 0 < trainer.max_steps <= trainer.global_step
         if epoch >= 0 and (trainer.should_stop or steps_over):
@@ -369,21 +361,6 @@ class Kasmina(Callback):
             host_flops=self.host_flops_per_sample,
             total_flops=self.meter.total,
         )
-
-    def _metrics(self, trainer: Trainer) -> dict[str, float]:
-        """Finite metrics of this epoch. Validation metrics of an earlier epoch are missing."""
-        fresh = self._validated_epoch == trainer.current_epoch or not trainer.enable_validation
-        values = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if (fresh or name.startswith("train")) and not name.startswith("growth/")
-        }
-        if fresh and self.monitor not in values and trainer.current_epoch == self._validated_epoch:
-            rank_zero_warn(
-                f"Kasmina monitors {self.monitor!r}, which was not logged; logged are "
-                f"{sorted(values)}. Without it no seed is planted or judged"
-            )
-        return {name: v for name, v in values.items() if v == v and abs(v) != float("inf")}
 
     def _emit(self, *events: Event) -> None:
         for event in events:
@@ -402,9 +379,10 @@ def find(trainer: Trainer) -> Kasmina:
     Raises:
         InvalidArgument: there is none, or more than one.
     """
-    found = [callback for callback in trainer.callbacks if isinstance(callback, Kasmina)]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    found = [callback for callback in callbacks if isinstance(callback, Kasmina)]
     if len(found) != 1:
-        names = [type(callback).__name__ for callback in trainer.callbacks]
+        names = [type(callback).__name__ for callback in callbacks]
         raise InvalidArgument(
             f"one Kasmina callback is needed, the Trainer has {len(found)}; its callbacks: {names}"
         )

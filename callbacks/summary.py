@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX
 from esper_lightning.callbacks.kasmina import Kasmina, find
-from esper_lightning.callbacks.tamiyo import Tamiyo
-from esper_lightning.leyline import Event, RunEnded, RunSummary, pretty
+from esper_lightning.leyline import Decision, Event, RunEnded, RunSummary, pretty
 from esper_lightning.nissa.versions import versions
 
 SUMMARY_NAME = "summary.json"
@@ -30,6 +30,7 @@ class Summary(Callback):
         self.config_digest = config_digest
         self.latest: RunSummary | None = None
         self._outcome = "unfinished"
+        self._policy = ""
         self._began_s = 0.0
         self._wall_s = 0.0
         self._validation: dict[str, float] = {}
@@ -77,6 +78,8 @@ class Summary(Callback):
     def _see(self, event: Event) -> None:
         if isinstance(event, RunEnded):
             self._outcome = event.outcome
+        elif isinstance(event, Decision):
+            self._policy = event.policy
 
     def _write(self, trainer: Trainer) -> None:
         kasmina = find(trainer)
@@ -88,7 +91,6 @@ class Summary(Callback):
         temporary.replace(path)
 
     def _summary(self, trainer: Trainer, kasmina: Kasmina) -> RunSummary:
-        policies = [c.policy.name for c in trainer.callbacks if isinstance(c, Tamiyo)]
         host_flops = kasmina.host_flops_per_sample
         records = [slot.record for slot in kasmina.bed.slots.values()]
         seed = os.environ.get("PL_GLOBAL_SEED")
@@ -97,7 +99,7 @@ class Summary(Callback):
             outcome=self._outcome,
             seed=None if seed is None else int(seed),
             host=type(kasmina.bed.network).__name__,
-            policy=policies[0] if policies else "",
+            policy=self._policy,
             incubation=kasmina.incubation.value,
             epochs=self.latest.epochs if self.latest else trainer.current_epoch,
             steps=self.latest.steps if self.latest else trainer.global_step,
@@ -118,8 +120,8 @@ class Summary(Callback):
 
 
 def _metrics(trainer: Trainer, but: tuple[str, ...]) -> dict[str, float]:
-    """Metrics whose names do not begin with one of ``but``, nor with ``growth/``."""
-    left_out = (*but, "growth/")
+    """Metrics whose names do not begin with one of ``but``, nor with Kasmina's prefix."""
+    left_out = (*but, OWN_PREFIX)
     return {
         name: float(value)
         for name, value in trainer.callback_metrics.items()

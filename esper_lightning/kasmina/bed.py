@@ -106,6 +106,19 @@ class SeedBed:
             if not self._fits(slot.record.shape):
                 raise SlotUnsuitable(f"no blueprint fits slot {path!r} ({slot.record.shape})")
 
+    def check_clocks(self) -> None:
+        """At the start of a run that resumes no other: no seed lives by an earlier run's clocks.
+
+        Raises:
+            InvalidArgument: a slot holds a live seed.
+        """
+        live = [path for path, slot in self.slots.items() if slot.record.seed is not None]
+        if live:
+            raise InvalidArgument(
+                f"slots {live} hold live seeds of an earlier run; continue it with "
+                f"Trainer.fit(ckpt_path=...), which restores their clocks"
+            )
+
     def start_with(self, branches: Sequence[GrownSeed]) -> None:
         """Begin with branches in place as fossils, freshly initialised: a static network.
 

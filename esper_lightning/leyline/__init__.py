@@ -20,6 +20,7 @@ from esper_lightning.leyline.errors import (
     UnknownBlueprint,
     UnknownSlot,
     UnsupportedOptimizer,
+    UnsupportedTraining,
 )
 from esper_lightning.leyline.events import Decision, Event, RunEnded, RunStarted, StageChanged
 from esper_lightning.leyline.gates import Comparison, Gate, GateResult, Measurement
@@ -85,6 +86,7 @@ __all__ = [
     "UnknownBlueprint",
     "UnknownSlot",
     "UnsupportedOptimizer",
+    "UnsupportedTraining",
     "decode",
     "encode",
     "legal_commands",

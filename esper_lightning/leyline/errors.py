@@ -36,6 +36,10 @@ class UnsupportedOptimizer(InvalidArgument):
     """An optimiser set-up under which growth cannot keep its promises."""
 
 
+class UnsupportedTraining(InvalidArgument):
+    """A way of training that growth does not support."""
+
+
 class NonFiniteTraining(EsperError, ArithmeticError):
     """The host's own training produced NaN or infinity."""
 

@@ -1,5 +1,7 @@
 """Type, ink and measures of the project's figures. All lengths on paper are in inches."""
 
+from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib.font_manager import FontProperties
@@ -13,6 +15,8 @@ SECOND_CURVE = "#9AA9BC"
 
 BODY_PT = 8.5
 SMALL_PT = 7.5
+
+_LEAST_LETTERS = 3
 
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -34,7 +38,6 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
     "text.color": INK,
     "text.hinting": "none",
-    "text.hinting_factor": 1,
     "text.parse_math": False,
     "xtick.color": RULE,
     "xtick.labelcolor": SOFT_INK,
@@ -60,22 +63,23 @@ def text_width(text: str, size_pt: float, weight: str = "normal") -> float:
 
 def cropped(text: str, size_pt: float, width: float) -> str:
     """``text`` cut at its end to ``width`` inches; empty where not even three letters fit."""
-    if text_width(text, size_pt) <= width:
-        return text
-    for length in range(len(text) - 1, 2, -1):
-        short = text[:length] + "…"
-        if text_width(short, size_pt) <= width:
-            return short
-    return ""
+    return _longest(text, size_pt, width, lambda length: text[:length] + "…") or ""
 
 
 def cropped_path(path: str, size_pt: float, width: float) -> str:
     """A module path cut in its middle to ``width`` inches: its end tells slots apart."""
-    if text_width(path, size_pt) <= width:
-        return path
-    for length in range(len(path) - 1, 4, -1):
+
+    def cut(length: int) -> str:
         head = length // 3
-        short = path[:head] + "…" + path[len(path) - (length - head) :]
-        if text_width(short, size_pt) <= width:
-            return short
-    return "…" + path[-4:]
+        return path[:head] + "…" + path[len(path) - (length - head) :]
+
+    return _longest(path, size_pt, width, cut) or cut(_LEAST_LETTERS)
+
+
+def _longest(text: str, size_pt: float, width: float, cut: Callable[[int], str]) -> str | None:
+    """``text``, or ``cut`` to as many letters as fit; None where too few do."""
+    if text_width(text, size_pt) <= width:
+        return text
+    lengths = range(_LEAST_LETTERS, len(text))
+    fitting = bisect_right(lengths, width, key=lambda length: text_width(cut(length), size_pt))
+    return cut(lengths[fitting - 1]) if fitting else None

@@ -99,7 +99,7 @@ class History:
         validation: the curve of the title: a validation accuracy if one was logged, else the
             objective.
         training: the same metric on training data, None where it was not logged.
-        num_parameters: of the network in each epoch, beside the end of that epoch.
+        num_parameters: (time, count) of the network as it was trained in the epoch that ended then.
         host_parameters: before any growth.
         final_parameters: of the network that the run leaves: with fossils and living seeds, without
             those that were culled last.
@@ -145,7 +145,7 @@ def history(events: Iterable[Event]) -> History:
         end=end,
         validation=validation,
         training=_training_curve(validation.name, states),
-        num_parameters=tuple((state.epoch + 1.0, state.num_parameters) for state in states),
+        num_parameters=_num_parameters(line),
         host_parameters=states[-1].host_parameters,
         final_parameters=_final_parameters(states[-1], line[line.index(states[-1]) :]),
         lanes=tuple(
@@ -154,6 +154,20 @@ def history(events: Iterable[Event]) -> History:
         ),
         outcome=ends[-1].outcome if ends else "",
     )
+
+
+def _num_parameters(line: list[Event]) -> tuple[tuple[float, int], ...]:
+    """A state is taken after seeds have left at its boundary; they were trained until then."""
+    counts = []
+    left: list[StageChanged] = []
+    for event in line:
+        if isinstance(event, StageChanged) and event.after is SeedStage.EMBARGOED:
+            left.append(event)
+        elif isinstance(event, SystemState):
+            trained = sum(change.num_parameters for change in left if change.epoch == event.epoch)
+            counts.append((event.epoch + 1.0, event.num_parameters + trained))
+            left = []
+    return tuple(counts)
 
 
 def _final_parameters(last: SystemState, after: list[Event]) -> int:

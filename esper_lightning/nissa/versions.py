@@ -10,7 +10,6 @@ _PACKAGES = ("torch", "lightning", "numpy", "msgspec")
 
 def versions() -> dict[str, str]:
     """Of Python, of this package and of the packages that compute."""
-
     return {
         "python": platform.python_version(),
         "esper_lightning": esper_lightning.__version__,

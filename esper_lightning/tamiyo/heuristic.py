@@ -39,6 +39,8 @@ class Heuristic(Policy):
         max_live: most live seeds at a time.
         overlap: plant while seeds are live. Their gains then mix.
         spend: share of the remaining budget that one cohort may take.
+        min_growth: least that a cohort must add, relative to the network's parameters. Less is a
+            crumb that a noisy objective can neither reward nor refuse.
         trial: epochs in PROBATIONARY after which a gain below its rent is culled.
         max_regression: relative worsening of the objective since planting that is culled at once.
         max_dropped: share of steps with a non-finite seed gradient that is culled at once.
@@ -68,6 +70,7 @@ class Heuristic(Policy):
         max_live: int = 4,
         overlap: bool = False,
         spend: float = 1.0,
+        min_growth: float = 0.05,
         trial: int = 3,
         max_regression: float = 0.5,
         max_dropped: float = 0.1,
@@ -81,6 +84,8 @@ class Heuristic(Policy):
             raise InvalidArgument(f"max_live must be at least 1 seed, got {max_live}")
         if not 0 < spend <= 1:
             raise InvalidArgument(f"spend is a share above 0 and at most 1, got {spend}")
+        if not min_growth >= 0:
+            raise InvalidArgument(f"min_growth must be at least 0, got {min_growth}")
         self._timing = Timing(
             min_epoch=min_epoch,
             min_improvement=min_improvement,
@@ -100,6 +105,7 @@ class Heuristic(Policy):
         self._max_live = max_live
         self._overlap = overlap
         self._spend = spend
+        self._min_growth = min_growth
         self._record = Record.empty()
 
     def decide(self, state: SystemState) -> list[Choice]:
@@ -171,6 +177,12 @@ class Heuristic(Policy):
         )
         if not plantings:
             return wait(f"{why}; but nothing fits what is left of the budget: {room}")
+        added = sum(planting.offer.price.parameters for planting in plantings)
+        if added < self._min_growth * state.num_parameters:
+            return wait(
+                f"{why}; but the budget leaves {added:,} parameters, less than "
+                f"{self._min_growth:.0%} of the network"
+            )
         for planting in plantings:
             self._record.plant(planting.slot, planting.offer.blueprint.name, epoch=state.epoch)
         return [

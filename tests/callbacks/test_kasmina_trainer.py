@@ -1,0 +1,308 @@
+"""Growth under a real Trainer: the loop, its promises, and modules of other people."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary
+from runs import (
+    FREE,
+    Plain,
+    Script,
+    digits_run,
+    listen,
+    moves,
+    plain_data,
+    plain_trainer,
+    plant,
+    same,
+    tell,
+    weights,
+)
+from torch import nn
+
+from esper_lightning.callbacks import GrowthFigure, Journal, Kasmina, LiveTable, Summary, Tamiyo
+from esper_lightning.kasmina import FlopMeter, LifecycleRules
+from esper_lightning.leyline import (
+    CommandKind,
+    Decision,
+    Incubation,
+    RunEnded,
+    RunStarted,
+    SeedStage,
+    SystemState,
+)
+from esper_lightning.tamiyo import Heuristic, Never
+from esper_lightning.tolaria import CNN, Tolaria
+
+GROW = {0: [plant(), plant("features.2")], 2: [tell(CommandKind.FOSSILIZE)]}
+
+
+def test_the_whole_loop_grows_and_tells_what_it_did() -> None:
+    model, kasmina, trainer = digits_run(Script(GROW), epochs=4)
+    events = listen(kasmina)
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunEnded)
+    assert events[-1].outcome == "finished"
+    assert moves(events) == ["DORMANT", "GERMINATED", "PROBATIONARY", "FOSSILIZED", "DORMANT"]
+    states = [event for event in events if isinstance(event, SystemState)]
+    assert [state.epoch for state in states] == [0, 1, 2, 3]
+    assert states[0].num_parameters == states[0].host_parameters
+    assert states[1].num_parameters > states[1].host_parameters
+    assert states[1].flops is not None
+    assert states[0].flops is not None
+    assert states[1].flops > states[0].flops == states[1].host_flops
+    assert states[0].slot("features.1").pressure is not None
+    decisions = [event for event in events if isinstance(event, Decision)]
+    assert [decision.command.kind.name for decision in decisions] == [
+        "GERMINATE",
+        "GERMINATE",
+        "FOSSILIZE",
+    ]
+    assert all(decision.command.reason == "told to" for decision in decisions)
+    assert "val/loss" in trainer.callback_metrics
+    assert trainer.callback_metrics["growth/parameters"] == kasmina.bed.num_parameters()
+    held = sum(p.numel() for g in trainer.optimizers[0].param_groups for p in g["params"])
+    assert held == sum(p.numel() for p in model.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights_twice() -> None:
+    first, _, _ = digits_run(Script(GROW))
+    second, _, _ = digits_run(Script(GROW))
+    other, _, _ = digits_run(Script(GROW), seed=1)
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(other))
+
+
+def test_observers_change_nothing(tmp_path: Path) -> None:
+    alone, _, _ = digits_run(Script(GROW))
+    observers = [Journal(), Summary(), GrowthFigure(), LiveTable(), ModelSummary(max_depth=3)]
+    watched, _, _ = digits_run(
+        Script(GROW),
+        callbacks=[*observers, ModelCheckpoint(dirpath=tmp_path)],
+        default_root_dir=tmp_path,
+        enable_checkpointing=True,
+        enable_progress_bar=True,
+        enable_model_summary=True,
+    )
+    assert same(weights(alone), weights(watched))
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"events.jsonl", "summary.json", "growth.png", "growth.svg"} <= files
+
+
+def test_counting_operations_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, _, _ = digits_run(Script(GROW))
+    monkeypatch.setattr(FlopMeter, "begin", lambda *_: None)
+    monkeypatch.setattr(FlopMeter, "end", lambda *_: None)
+    uncounted, _, _ = digits_run(Script(GROW))
+    assert same(_without_records(weights(counted)), _without_records(weights(uncounted)))
+
+
+@pytest.mark.parametrize("clip", ["norm", "value"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_seed_in_training_leaves_the_host_bit_identical(optimizer: str, clip: str) -> None:
+    make: Any = {
+        "adamw": None,
+        "sgd": lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
+    }[optimizer]
+    patient = LifecycleRules(min_ages={"TRAINING": 9})
+    common: dict[str, Any] = {
+        "rules": patient,
+        "incubation": Incubation.STRAIGHT_THROUGH,
+        "tolaria": {"optimizer": make},
+        "gradient_clip_val": 0.05,
+        "gradient_clip_algorithm": clip,
+        "accumulate_grad_batches": 2,
+        "slots": ["features.1"],
+    }
+    alone, _, _ = digits_run(Never(), **common)
+    grown, kasmina, _ = digits_run(Script({0: [plant()]}), **common)
+    slot = kasmina.bed.slots["features.1"]
+    assert slot.record.stage is SeedStage.TRAINING
+    assert slot.seed is not None
+    assert slot.sample_output() is not None
+    assert slot.sample_output()[0].abs().sum() > 0, "it has learned something"
+    host = {name: value for name, value in weights(grown).items() if ".seed." not in name}
+    assert same(_without_records(host), _without_records(weights(alone)))
+
+
+def test_the_order_of_callbacks_does_not_matter() -> None:
+    first, _, _ = digits_run(Script(GROW))
+    model, kasmina, _ = digits_run(Script(GROW), callbacks=[])
+    assert same(weights(first), weights(model))
+
+
+def test_a_refused_command_is_recorded_and_training_goes_on() -> None:
+    lines = {
+        0: [plant(expansion=99.0), tell(CommandKind.CULL, "features.2")],
+        1: [plant("nowhere")],
+        2: [plant(), plant()],
+    }
+    model, kasmina, _ = digits_run(Script(lines))
+    refused = [e.refused for e in listen(kasmina) if isinstance(e, Decision)]
+    assert "expansion" in refused[0]
+    assert "99" in refused[0]
+    assert "stage DORMANT cannot take CULL; allowed: GERMINATE, NOOP" in refused[1]
+    assert "'nowhere' is not a slot" in refused[2]
+    assert refused[3] == ""
+    assert "already had a command" in refused[4]
+
+
+def test_early_stopping_lets_the_policy_settle() -> None:
+    stop = EarlyStopping("val/loss", patience=0, min_delta=10.0, check_on_train_epoch_end=False)
+    policy = Script({0: [plant()]})
+    digits_run(policy, epochs=9, callbacks=[stop])
+    assert policy.states[-1].epoch < 8
+    assert policy.states[-1].max_epochs == policy.states[-1].epoch + 1
+
+
+def test_without_validation_the_objective_is_missing_and_nothing_breaks() -> None:
+    policy = Script({})
+    digits_run(policy, epochs=3, check_val_every_n_epoch=2)
+    assert [state.objective.value is None for state in policy.states] == [True, False, True]
+    assert "val/loss" not in policy.states[0].metrics
+    assert "train/loss" in policy.states[0].metrics
+
+
+def test_a_checkpoint_loads_with_all_that_has_grown(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(dirpath=tmp_path, filename="last", save_on_train_epoch_end=True)
+    model, _, _ = digits_run(
+        Script(GROW), epochs=3, callbacks=[checkpoint], enable_checkpointing=True
+    )
+    host = CNN(input_shape=(1, 8, 8), num_classes=10, width=3)
+    again = Tolaria.load_from_checkpoint(
+        tmp_path / "last.ckpt", host=host, num_classes=10, weights_only=True
+    )
+    x = torch.randn(5, 1, 8, 8)
+    model.eval()
+    again.eval()
+    assert torch.equal(model(x), again(x))
+    assert same(weights(model), weights(again))
+
+
+RESUMED = {
+    0: [plant()],
+    1: [plant("features.0", "conv_residual")],
+    3: [tell(CommandKind.CULL, "features.0")],
+    4: [tell(CommandKind.FOSSILIZE)],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")
+@pytest.mark.parametrize("incubation", Incubation)
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
+    tmp_path: Path, incubation: Incubation
+) -> None:
+    every = ModelCheckpoint(
+        dirpath=tmp_path / "all",
+        filename="{epoch}",
+        auto_insert_metric_name=False,
+        save_top_k=-1,
+        save_on_train_epoch_end=True,
+    )
+    straight, _, _ = digits_run(
+        Script(RESUMED),
+        incubation=incubation,
+        epochs=6,
+        callbacks=[every],
+        enable_checkpointing=True,
+    )
+    for stop in (0, 1, 3, 4):
+        resumed, _, _ = digits_run(
+            Script(RESUMED),
+            incubation=incubation,
+            epochs=6,
+            ckpt_path=str(tmp_path / "all" / f"{stop}.ckpt"),
+        )
+        assert same(weights(straight), weights(resumed)), f"resumed after epoch {stop}"
+
+
+def test_two_callbacks_make_somebody_elses_module_grow() -> None:
+    torch.manual_seed(0)
+    module = Plain()
+    kasmina = Kasmina(slots=["net.0", "net.2"], monitor="val_loss", rules=FREE)
+    lines = {
+        0: [plant("net.0", "parallel_mlp"), plant("net.2", "gated_mlp")],
+        3: [tell(CommandKind.FOSSILIZE, "net.0"), tell(CommandKind.CULL, "net.2")],
+    }
+    trainer = plain_trainer([kasmina, Tamiyo(policy=Script(lines))])
+    before = sum(p.numel() for p in module.parameters())
+    trainer.fit(module, *plain_data())
+    assert sum(p.numel() for p in module.parameters()) > before
+    assert moves(listen(kasmina), "net.0")[-2:] == ["FOSSILIZED", "DORMANT"]
+    assert moves(listen(kasmina), "net.2")[-2:] == ["CULLED", "EMBARGOED"]
+    fossil = kasmina.bed.slots["net.0"].fossils
+    assert all(id(p) in map(id, _held(trainer)) for p in fossil.parameters())
+    assert "configure_optimizers" not in vars(module), "its own hooks are back"
+    with torch.no_grad():
+        module.net(torch.randn(3, 64))
+
+
+def _without_records(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if not name.endswith("_extra_state")}
+
+
+def _held(trainer: Trainer) -> list[nn.Parameter]:
+    return [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
+
+
+def test_the_heuristic_makes_somebody_elses_module_grow() -> None:
+    torch.manual_seed(0)
+    module = Plain()
+    kasmina = Kasmina(slots=["net.0", "net.2"], monitor="val_loss")
+    trainer = plain_trainer([Tamiyo(policy=Heuristic()), kasmina], epochs=16)
+    trainer.fit(module, *plain_data())
+    assert kasmina.bed.num_parameters() > kasmina.host_parameters
+
+
+@pytest.mark.parametrize("scheduler", ["one_cycle", "lambda", "cosine"])
+def test_somebody_elses_scheduler_goes_on(scheduler: str) -> None:
+    class Scheduled(Plain):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
+            make: Any = {
+                "one_cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(
+                    optimizer, max_lr=0.02, total_steps=36
+                ),
+                "lambda": lambda: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.5),
+                "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=36),
+            }[scheduler]
+            return [optimizer], [{"scheduler": make(), "interval": "step"}]
+
+    torch.manual_seed(0)
+    module = Scheduled()
+    kasmina = Kasmina(slots=["net.0"], monitor="val_loss", rules=FREE)
+    trainer = plain_trainer([kasmina, Tamiyo(policy=Script({0: [plant("net.0", "parallel_mlp")]}))])
+    trainer.fit(module, *plain_data())
+    rates = {group["lr"] for group in trainer.optimizers[0].param_groups}
+    assert len(rates) == 1, "seeds follow the schedule of group 0"
+
+
+def test_a_module_without_growth_trains_as_if_kasmina_were_not_there() -> None:
+    def run(callbacks: list[Callback]) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        module = Plain()
+        plain_trainer(callbacks).fit(module, *plain_data())
+        return {k.replace(".base_layer", ""): v for k, v in weights(module).items()}
+
+    bare = run([])
+    dormant = run([Kasmina(slots=["net.0", "net.2"], monitor="val_loss")])
+    assert same(bare, {name: dormant[name] for name in bare})
+
+
+def test_the_summary_of_a_network_shows_slots_fossils_and_seeds() -> None:
+    model, _, _ = digits_run(Script(GROW), epochs=3)
+    text = str(ModelSummary(max_depth=-1)._summary(_fitted(model), model))
+    assert "host.features.1.base_layer" in text
+    assert "host.features.1.fossils.0" in text
+    assert "SeedSlot" in text
+    assert "fossils=parallel_conv" in repr(model)
+    assert "PROBATIONARY, seed=parallel_conv" in repr(model)
+
+
+def _fitted(model: Tolaria) -> Trainer:
+    trainer = model.trainer
+    assert isinstance(trainer, Trainer)
+    return trainer
