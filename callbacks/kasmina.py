@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from msgspec.structs import replace
 from torch import Tensor
 from torch.optim import Optimizer
@@ -251,7 +252,7 @@ class Kasmina(Callback):
     ) -> None:
         """Stop counting; tell that the run failed."""
         self.meter.abort()
-        if trainer.training and self._events:
+        if trainer.state.fn == TrainerFn.FITTING and self._events:
             self._end(trainer, f"failed: {type(exception).__name__}: {exception}")
 
     # -- state ------------------------------------------------------------------------------------
@@ -263,6 +264,7 @@ class Kasmina(Callback):
             "num_samples": self.num_samples,
             "bed": self.bed.state_dict(),
             "meter": self.meter.state_dict(),
+            "host_flops": self.host_flops_per_sample,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -272,6 +274,8 @@ class Kasmina(Callback):
         self.num_samples = state_dict["num_samples"]
         self.bed.load_state_dict(state_dict["bed"])
         self.meter.load_state_dict(state_dict["meter"])
+        if state_dict["host_flops"] is not None:
+            self.meter.remember(self._host_topology, state_dict["host_flops"])
 
     # -- costs ------------------------------------------------------------------------------------
 

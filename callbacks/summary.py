@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX
 from esper_lightning.callbacks.kasmina import Kasmina, find
@@ -58,14 +59,14 @@ class Summary(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Write what a failed run leaves."""
-        if trainer.training and self._began_s:
+        if trainer.state.fn == TrainerFn.FITTING and self._began_s:
             self._wall_s = time.monotonic() - self._began_s
             self._outcome = f"failed: {type(exception).__name__}: {exception}"
             self._write(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the validation metrics of the final network."""
-        if trainer.state.fn == "validate" and self.latest is not None:
+        if trainer.state.fn == TrainerFn.VALIDATING and self.latest is not None:
             self._validation = _metrics(trainer, ("test", "train"))
             self._write(trainer)
 

@@ -110,6 +110,10 @@ class FlopMeter:
             self._counting.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._counting = None
 
+    def remember(self, topology: Hashable, per_sample: float) -> None:
+        """What a topology costs, counted by an earlier part of the run."""
+        self._per_sample[topology] = per_sample
+
     def per_sample(self, topology: Hashable) -> float | None:
         """FLOPs of one training sample, None when no step of this topology has run."""
         return self._per_sample.get(topology)

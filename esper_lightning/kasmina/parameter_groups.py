@@ -56,21 +56,18 @@ class SlotGroups:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self._groups = {
-            group["name"]: group for group in optimizer.param_groups if group.get("name")
-        }
 
     def join(self, path: str, seed: nn.Module, step: int) -> None:
         """Every parameter of a seed begins to train."""
         for decay, parameters in _split(seed).items():
-            group = self._groups[group_name("seed", path, decay)]
+            group = self._group("seed", path, decay)
             group["params"] = parameters
             group[PLANTED_AT] = step
 
     def leave(self, path: str) -> None:
         """A seed's parameters go, and their optimiser state with them."""
         for decay in _DECAYS:
-            group = self._groups[group_name("seed", path, decay)]
+            group = self._group("seed", path, decay)
             for parameter in group["params"]:
                 self.optimizer.state.pop(parameter, None)
             group["params"], group[PLANTED_AT] = [], None
@@ -78,8 +75,8 @@ class SlotGroups:
     def fossilize(self, path: str) -> None:
         """A seed's parameters move to the fossils' groups with their optimiser state."""
         for decay in _DECAYS:
-            source = self._groups[group_name("seed", path, decay)]
-            target = self._groups[group_name("fossil", path, decay)]
+            source = self._group("seed", path, decay)
+            target = self._group("fossil", path, decay)
             target["params"] = [*target["params"], *source["params"]]
             source["params"], source[PLANTED_AT] = [], None
 
@@ -88,22 +85,26 @@ class SlotGroups:
         for path, slot in slots.items():
             fossils = _split(slot.fossils)
             for decay in _DECAYS:
-                self._groups[group_name("fossil", path, decay)]["params"] = fossils[decay]
+                self._group("fossil", path, decay)["params"] = fossils[decay]
             if slot.seed is not None and slot.record.seed is not None and slot.trains:
                 self.join(path, slot.seed, slot.record.seed.planted_step)
 
     def num_held(self, path: str) -> int:
         """Tensors of the slot's seed that the optimiser still holds."""
-        names = [group_name("seed", path, decay) for decay in _DECAYS]
-        return sum(len(self._groups[name]["params"]) for name in names)
+        return sum(len(self._group("seed", path, decay)["params"]) for decay in _DECAYS)
+
+    def _group(self, owner: str, path: str, decay: str) -> dict[str, Any]:
+        # Looked up anew each time: loading a state_dict replaces the optimiser's dictionaries.
+        name = group_name(owner, path, decay)
+        return next(group for group in self.optimizer.param_groups if group.get("name") == name)
 
     @contextmanager
     def without_seeds(self) -> Iterator[None]:
         """The optimiser as it would be without live seeds (fossils stay)."""
         hidden = [
             (group, group["params"])
-            for name, group in self._groups.items()
-            if name.startswith("seed:")
+            for group in self.optimizer.param_groups
+            if str(group.get("name", "")).startswith("seed:")
         ]
         for group, _ in hidden:
             group["params"] = []

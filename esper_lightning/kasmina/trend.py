@@ -1,51 +1,55 @@
 """Where a learning curve was heading: the counterfactual of gate G4."""
 
+import math
 from collections.abc import Sequence
+from itertools import combinations
+from statistics import median
+
+WINDOW = 6
+"""Values from which a trend is told."""
+
+ANCHOR = 3
+"""Last values whose median a forecast may not be worse than."""
 
 
-def damped_trend(
-    history: Sequence[float],
-    horizon: int,
-    *,
-    level_gain: float = 0.6,
-    trend_gain: float = 0.3,
-    damping: float = 0.85,
-) -> list[float]:
-    """Forecast a curve by Holt's method with a damped trend (Gardner & McKenzie 1985).
+def forecast(history: Sequence[float | None], horizon: int) -> list[float] | None:
+    """Continue a learning curve by a power law of the epoch.
 
-    Level ``l`` and trend ``b`` follow ``l' = a y + (1 - a)(l + p b)`` and
-    ``b' = t (l' - l) + (1 - t) p b``; the forecast ``k`` steps ahead is ``l + (p + ... + p^k) b``.
+    Fits ``y = c t^s`` to the last ``WINDOW`` values that are there, ``t`` being the 1-based epoch:
+    learning curves are close to power laws (Hestness et al. 2017, arXiv:1712.00409). The exponent
+    is the median of all pairwise slopes in the logarithms (Theil-Sen), the factor the median of
+    what remains, so that one bad epoch moves neither. A curve that is not all positive is continued
+    by ``y = c + s log t``.
 
     Args:
-        history: the curve so far, oldest first, at least one value.
-        horizon: how many steps to forecast.
-        level_gain: ``a``, in (0, 1].
-        trend_gain: ``t``, in [0, 1].
-        damping: ``p``, in (0, 1]; below 1 the curve flattens, as learning curves do.
+        history: the curve by epoch, oldest first; None where it is missing.
+        horizon: how many epochs to forecast.
 
-    >>> [round(value, 3) for value in damped_trend([4.0, 3.0, 2.5, 2.25], 2)]
-    [1.629, 1.248]
+    Returns:
+        ``horizon`` values, or None when nothing of the curve is there.
+
+    >>> [round(value, 6) for value in forecast([1.0, 0.5, None, 0.25], 2)]
+    [0.2, 0.166667]
     """
-    level = history[0]
-    trend = history[1] - history[0] if len(history) > 1 else 0.0
-    for value in history[1:]:
-        previous = level
-        level = level_gain * value + (1 - level_gain) * (level + damping * trend)
-        trend = trend_gain * (level - previous) + (1 - trend_gain) * damping * trend
-    forecast, step = [], 0.0
-    for k in range(1, horizon + 1):
-        step += damping**k
-        forecast.append(level + step * trend)
-    return forecast
+    points = [(math.log(t), y) for t, y in enumerate(history, start=1) if y is not None][-WINDOW:]
+    if not points:
+        return None
+    power = all(y > 0 for _, y in points)
+    curve = [(t, math.log(y)) for t, y in points] if power else points
+    slopes = [(b - a) / (u - t) for (t, a), (u, b) in combinations(curve, 2)]
+    slope = median(slopes) if slopes else 0.0
+    level = median(y - slope * t for t, y in curve)
+    ahead = [level + slope * math.log(len(history) + k) for k in range(1, horizon + 1)]
+    return [math.exp(value) for value in ahead] if power else ahead
 
 
 def relative_gain(
     history: Sequence[float | None], observed: Sequence[float | None], *, mode: str
 ) -> float | None:
-    """How much better a curve went than it was heading, relative to the forecast.
+    """How much better a curve went than it was heading, relative to where it was heading.
 
-    The forecast is never worse than the last value of ``history``: a curve that was getting worse
-    earns nothing by merely stopping.
+    The forecast is never worse than the median of the last ``ANCHOR`` values: a curve that was
+    getting worse earns nothing by merely stopping.
 
     Args:
         history: the objective until the change, oldest first; None where it is missing.
@@ -59,15 +63,15 @@ def relative_gain(
     >>> relative_gain([1.0, 1.0, 1.0], [None, 0.75], mode="min")
     0.25
     """
-    past = [value for value in history if value is not None]
-    if not past or all(value is None for value in observed):
+    ahead = forecast(history, len(observed))
+    seen = [number for number, value in enumerate(observed) if value is not None]
+    if ahead is None or not seen:
         return None
-    sign = 1.0 if mode == "min" else -1.0
-    signed = [sign * value for value in past]
-    forecast = [min(value, signed[-1]) for value in damped_trend(signed, len(observed))]
-    pairs = [(f, sign * o) for f, o in zip(forecast, observed, strict=True) if o is not None]
-    expected = sum(f for f, _ in pairs) / len(pairs)
-    found = sum(o for _, o in pairs) / len(pairs)
+    better = min if mode == "min" else max
+    anchor = median([value for value in history if value is not None][-ANCHOR:])
+    expected = sum(better(ahead[number], anchor) for number in seen) / len(seen)
+    found = sum(value for value in observed if value is not None) / len(seen)
     if expected == 0:
         return None
-    return (expected - found) / abs(expected)
+    gain = (expected - found) / abs(expected)
+    return gain if mode == "min" else -gain

@@ -1,0 +1,10 @@
+"""Evidence: what growth is worth, on runs that are matched by data, seed and schedule.
+
+``python -m esper_lightning.evidence`` runs the arms as separate processes of ``train.py`` and
+compares their ``summary.json``. Nothing imports this package.
+"""
+
+from esper_lightning.evidence.arms import Row, run_seed
+from esper_lightning.evidence.table import render
+
+__all__ = ["Row", "render", "run_seed"]
