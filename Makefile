@@ -39,7 +39,7 @@ check: $(DEVELOPMENT) ## lint, formatting, types, import contracts, documents
 	$(BIN)/pytest -q tests/test_documents.py
 
 clean: ## remove caches and build results; runs and the virtual environment stay
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf __pycache__ build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find callbacks conf esper_lightning tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `python3 -m venv` leaves a python but no pip behind where Debian's python3-venv is missing.

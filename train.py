@@ -4,6 +4,7 @@ python train.py --help lists the groups; conf/train.yaml is the entry.
 """
 
 import hashlib
+import warnings
 from typing import Any
 
 import hydra
@@ -78,6 +79,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Entry of the command line."""
+    # Lightning 2.6 with torch 2.13, and a hint that does not hold for data in memory.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
     train(cfg)
 
 

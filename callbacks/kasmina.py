@@ -44,7 +44,6 @@ from esper_lightning.leyline import (
     SlotShape,
     SystemState,
     UnknownSlot,
-    UnsupportedOptimizer,
     UnsupportedTraining,
     decode,
 )
@@ -158,10 +157,6 @@ class Kasmina(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fill the parameter groups before optimiser state is restored."""
-        if len(trainer.optimizers) != 1:
-            raise UnsupportedOptimizer(
-                f"growth needs one optimiser, configure_optimizers made {len(trainer.optimizers)}"
-            )
         if not self._resumed:
             self.bed.check_clocks()
         self.bed.bind(trainer.optimizers[0])

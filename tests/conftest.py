@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from launching import entry, nothing_stays
+
+__all__ = ["entry", "nothing_stays"]
 
 
 @pytest.fixture(autouse=True)

@@ -88,7 +88,7 @@ class SeedBed:
 
     def bind(self, optimizer: Optimizer) -> None:
         """Use ``optimizer``, which has the slots' empty groups; fill them with what is there."""
-        self._groups = SlotGroups(optimizer)
+        self._groups = SlotGroups(optimizer, self.slots)
         self._groups.refill(self.slots)
 
     def check_shapes(self) -> None:

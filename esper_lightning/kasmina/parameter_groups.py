@@ -1,6 +1,6 @@
 """Parameter groups of slots: made once, empty; filled as seeds come, emptied as they go."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from esper_lightning.kasmina.slot import SeedSlot
+from esper_lightning.leyline import UnsupportedOptimizer
 
 PLANTED_AT = "planted_at"
 """Option of a seed's groups: the optimiser step at which it was planted, None while empty."""
@@ -52,9 +53,20 @@ class SlotGroups:
 
     Args:
         optimizer: with the groups of :func:`add_slot_groups`.
+        paths: of the slots.
+
+    Raises:
+        UnsupportedOptimizer: it has not got them.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, paths: Iterable[str]) -> None:
+        names = {group.get("name") for group in optimizer.param_groups}
+        missing = [path for path in paths if group_name("seed", path, "decay") not in names]
+        if missing:
+            raise UnsupportedOptimizer(
+                f"{type(optimizer).__name__} has no parameter groups for the slots {missing}; "
+                f"create the optimiser inside configure_optimizers, where they are added"
+            )
         self.optimizer = optimizer
 
     def join(self, path: str, seed: nn.Module, step: int) -> None:

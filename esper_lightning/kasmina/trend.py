@@ -11,6 +11,8 @@ WINDOW = 6
 ANCHOR = 3
 """Last values whose median a forecast may not be worse than."""
 
+_MOST = 700.0  # a larger exponent overflows
+
 
 def forecast(history: Sequence[float | None], horizon: int) -> list[float] | None:
     """Continue a learning curve by a power law of the epoch.
@@ -40,7 +42,7 @@ def forecast(history: Sequence[float | None], horizon: int) -> list[float] | Non
     slope = median(slopes) if slopes else 0.0
     level = median(y - slope * t for t, y in curve)
     ahead = [level + slope * math.log(len(history) + k) for k in range(1, horizon + 1)]
-    return [math.exp(value) for value in ahead] if power else ahead
+    return [math.exp(min(value, _MOST)) for value in ahead] if power else ahead
 
 
 def relative_gain(

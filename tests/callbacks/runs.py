@@ -68,6 +68,7 @@ def digits_run(
     slots: str | Sequence[str] = "auto",
     ckpt_path: str | None = None,
     tolaria: Mapping[str, Any] | None = None,
+    reverse: bool = False,
     **trainer: Any,
 ) -> tuple[Tolaria, Kasmina, Trainer]:
     seed_everything(seed, verbose=False)
@@ -87,7 +88,8 @@ def digits_run(
         "deterministic": True,
     }
     options.update(trainer)
-    run = Trainer(callbacks=[Tamiyo(policy=policy), kasmina, *callbacks], **options)
+    listed = [Tamiyo(policy=policy), kasmina, *callbacks]
+    run = Trainer(callbacks=listed[::-1] if reverse else listed, **options)
     run.fit(model, datamodule=data, ckpt_path=ckpt_path)
     return model, kasmina, run
 

@@ -42,7 +42,7 @@ class Noisy(nn.Module):
         # A host may go its own way about modes; BatchNorm then moves its statistics.
         self.norm.train()
         output: Tensor = self.linear(self.frozen(self.norm(x + torch.rand_like(x))))
-        return output + self.dropout(output)
+        return torch.add(output, self.dropout(output))
 
 
 def trace(model: nn.Module) -> dict[str, Any]:

@@ -29,9 +29,7 @@ def train(
     host = Host()
     bed, optimizer = make_bed(host, make_optimizer=make_optimizer)
     slot = bed.slots["mix"]
-    host_parameters = [
-        p for group in optimizer.param_groups[:1] for p in group["params"]
-    ]
+    host_parameters = [p for group in optimizer.param_groups[:1] for p in group["params"]]
     traces: list[Tensor] = []
     for step, (x, y) in enumerate(batches(8)):
         if step == 3 and seed is not None:

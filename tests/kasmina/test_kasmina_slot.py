@@ -114,7 +114,9 @@ def test_only_a_coupled_seed_sends_gradients_to_the_host() -> None:
         slot = put(bed, stage, alpha=0.5)
         branch = slot.seed if slot.seed is not None else slot.fossils[0]
         seen: list[bool] = []
-        branch.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].requires_grad))
+        branch.register_forward_pre_hook(
+            lambda _, args, seen=seen: seen.append(args[0].requires_grad)
+        )
         bed.network.train()
         bed.network(batches(1)[0][0])
         assert seen == [coupled], stage

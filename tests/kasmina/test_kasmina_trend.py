@@ -1,12 +1,15 @@
 """Where a curve was heading, worked out by hand, and what a change may claim against it."""
 
-import itertools
+import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esper_lightning.kasmina.trend import damped_trend, relative_gain
+from esper_lightning.kasmina.trend import ANCHOR, WINDOW, forecast, relative_gain
+
+Curve = list[float | None]
 
 losses = st.floats(0.01, 100)
 curves = st.lists(losses, min_size=1, max_size=12)
@@ -14,84 +17,130 @@ gappy = st.lists(st.one_of(st.none(), losses), min_size=1, max_size=12)
 modes = st.sampled_from(["min", "max"])
 
 
+def power_law(length: int, *, factor: float = 3.0, exponent: float = -0.5) -> list[float]:
+    return [factor * t**exponent for t in range(1, length + 1)]
+
+
+# -- the forecast -----------------------------------------------------------------------------
+
+
 def test_a_forecast_by_hand() -> None:
-    """Level 4 and trend -1; then 3.06 and -0.877 after the second value."""
-    assert damped_trend([4.0, 3.0], 3) == pytest.approx(
-        [
-            3.06 - 0.85 * 0.877,
-            3.06 - (0.85 + 0.85**2) * 0.877,
-            3.06 - (0.85 + 0.85**2 + 0.85**3) * 0.877,
-        ],
-        abs=1e-12,
+    """Two points: 8 at epoch 1 and 4 at epoch 2 lie on 8 / t."""
+    assert forecast([8.0, 4.0], 3) == pytest.approx([8 / 3, 2.0, 8 / 5], rel=1e-12)
+    assert forecast([None, 4.0, None, 2.0], 1) == pytest.approx([8 / 5], rel=1e-12)
+
+
+def test_a_forecast_of_what_is_not_positive_by_hand() -> None:
+    """Two points: 1 at epoch 1 and 1 - 2 log 2 at epoch 2 lie on 1 - 2 log t."""
+    history: Curve = [1.0, 1 - 2 * math.log(2)]
+    assert forecast(history, 2) == pytest.approx(
+        [1 - 2 * math.log(3), 1 - 2 * math.log(4)], rel=1e-12
     )
 
 
-def test_a_forecast_with_other_gains_by_hand() -> None:
-    """Level 8 and trend -2; then 6.25 and -1.625; then 5.015625 and -1.2265625."""
-    forecast = damped_trend([8.0, 6.0, 5.0], 2, level_gain=0.5, trend_gain=0.5, damping=0.75)
-    level, trend = 8.0, -2.0
-    level, before = 0.5 * 6.0 + 0.5 * (8.0 - 1.5), level
-    trend = 0.5 * (level - before) + 0.5 * -1.5
-    assert (level, trend) == (6.25, -1.625)
-    level, before = 0.5 * 5.0 + 0.5 * (6.25 - 1.21875), level
-    trend = 0.5 * (level - before) + 0.5 * -1.21875
-    assert (level, trend) == (5.015625, -1.2265625)
-    assert forecast == [level + 0.75 * trend, level + 1.3125 * trend]
+def test_the_exponent_is_the_median_of_all_slopes_and_the_factor_that_of_the_rest() -> None:
+    """In logarithms of base 2: (0, 3), (1, 3), (2, 0) have slopes 0, -3 and -1.5."""
+    history: Curve = [8.0, 8.0, None, 1.0]
+    slope = -1.5
+    level = sorted([3.0, 3.0 + 1.5, 0.0 + 3.0])[1]
+    assert forecast(history, 1) == pytest.approx([2 ** (level + slope * math.log2(5))], rel=1e-12)
+
+
+@settings(deadline=None)
+@given(
+    length=st.integers(2, 40),
+    horizon=st.integers(1, 10),
+    factor=st.floats(0.01, 100),
+    exponent=st.floats(-2, 2),
+    data=st.data(),
+)
+def test_a_power_law_goes_on_whatever_is_missing(
+    length: int, horizon: int, factor: float, exponent: float, data: st.DataObject
+) -> None:
+    law = power_law(length + horizon, factor=factor, exponent=exponent)
+    present = data.draw(st.sets(st.integers(0, length - 1), min_size=2))
+    history: Curve = [law[t] if t in present else None for t in range(length)]
+    assert forecast(history, horizon) == pytest.approx(law[length:], rel=1e-6)
 
 
 @settings(deadline=None)
 @given(value=losses, length=st.integers(1, 20), horizon=st.integers(1, 20))
 def test_a_constant_stays(value: float, length: int, horizon: int) -> None:
-    assert damped_trend([value] * length, horizon) == pytest.approx([value] * horizon, rel=1e-12)
+    for constant in (value, -value):
+        assert forecast([constant] * length, horizon) == pytest.approx(
+            [constant] * horizon, rel=1e-9
+        )
 
 
-def test_one_value_is_its_own_forecast_and_no_horizon_needs_none() -> None:
-    assert damped_trend([3.0], 4) == [3.0] * 4
-    assert damped_trend([3.0, 2.0], 0) == []
+@pytest.mark.parametrize("bad", range(WINDOW))
+@pytest.mark.parametrize("value", [1e-3, 1e3])
+def test_one_bad_epoch_moves_nothing(bad: int, value: float) -> None:
+    law = power_law(20)
+    history: Curve = list(law[:12])
+    history[12 - WINDOW + bad] = value
+    assert forecast(history, 8) == pytest.approx(law[12:], rel=1e-9)
 
 
 @settings(deadline=None)
-@given(start=losses, slope=st.floats(-5, 5), length=st.integers(2, 20))
-def test_without_damping_a_straight_line_goes_on(start: float, slope: float, length: int) -> None:
-    line = [start + slope * k for k in range(length + 3)]
-    assert damped_trend(line[:length], 3, damping=1.0) == pytest.approx(
-        line[length:], rel=1e-6, abs=1e-6
-    )
+@given(tail=st.lists(losses, min_size=WINDOW, max_size=WINDOW), old=curves, older=losses)
+def test_only_the_last_values_count(tail: list[float], old: list[float], older: float) -> None:
+    assert forecast([*old, *tail], 3) == forecast([*[older] * len(old), *tail], 3)
+
+
+def test_little_is_forecast_from_little() -> None:
+    assert forecast([3.0], 4) == pytest.approx([3.0] * 4, rel=1e-12)
+    assert forecast([None, 3.0, None], 2) == pytest.approx([3.0] * 2, rel=1e-12)
+    assert forecast([3.0, 2.0], 0) == []
+    assert forecast([], 3) is None
+    assert forecast([None, None], 3) is None
 
 
 @settings(deadline=None)
-@given(curve=curves, horizon=st.integers(2, 10))
-def test_a_damped_forecast_flattens(curve: list[float], horizon: int) -> None:
-    forecast = damped_trend(curve, horizon)
-    steps = [b - a for a, b in itertools.pairwise(forecast)]
-    for before, after in itertools.pairwise(steps):
-        assert after == pytest.approx(0.85 * before, rel=1e-6, abs=1e-9)
+@given(history=curves, horizon=st.integers(2, 10))
+def test_a_forecast_goes_one_way_and_flattens_in_the_logarithm(
+    history: list[float], horizon: int
+) -> None:
+    ahead = forecast(history, horizon)
+    assert ahead is not None
+    rates = [
+        math.log(b / a) / math.log((t + 1) / t)
+        for t, (a, b) in enumerate(pairwise(ahead), start=len(history) + 1)
+    ]
+    assert rates == pytest.approx([rates[0]] * len(rates), rel=1e-6, abs=1e-6)
+
+
+def test_a_curve_that_explodes_is_forecast_without_an_overflow() -> None:
+    history: Curve = [*[None] * 98, 1e-3, 1e3]
+    ahead = forecast(history, 100)
+    assert ahead is not None
+    assert all(math.isfinite(value) and value > 0 for value in ahead)
+    assert relative_gain(history, [None] * 99 + [1.0], mode="min") is not None
+
+
+# -- the gain ---------------------------------------------------------------------------------
 
 
 def test_a_gain_by_hand() -> None:
     """Flat at 2: a mean of 1.5 is a quarter better, a mean of 3 is half worse."""
-    assert relative_gain([2.0, 2.0], [1.75, 1.25], mode="min") == 0.25
-    assert relative_gain([2.0, 2.0], [3.0], mode="min") == -0.5
-    assert relative_gain([2.0, 2.0], [3.0], mode="max") == 0.5
-    assert relative_gain([2.0, 2.0], [1.75, 1.25], mode="max") == -0.25
-    assert relative_gain([-2.0, -2.0], [-1.5], mode="max") == 0.25
-    assert relative_gain([-2.0, -2.0], [-2.5], mode="min") == 0.25
+    assert relative_gain([2.0, 2.0], [1.75, 1.25], mode="min") == pytest.approx(0.25, rel=1e-12)
+    assert relative_gain([2.0, 2.0], [3.0], mode="min") == pytest.approx(-0.5, rel=1e-12)
+    assert relative_gain([2.0, 2.0], [3.0], mode="max") == pytest.approx(0.5, rel=1e-12)
+    assert relative_gain([2.0, 2.0], [1.75, 1.25], mode="max") == pytest.approx(-0.25, rel=1e-12)
+    assert relative_gain([-2.0, -2.0], [-1.5], mode="max") == pytest.approx(0.25, rel=1e-12)
+    assert relative_gain([-2.0, -2.0], [-2.5], mode="min") == pytest.approx(0.25, rel=1e-12)
 
 
 def test_a_gain_is_against_where_the_curve_was_heading() -> None:
-    first, second = damped_trend([4.0, 3.0], 2)
-    expected = (first + second) / 2
-    found = relative_gain([4.0, 3.0], [2.0, 1.5], mode="min")
-    assert found == pytest.approx((expected - 1.75) / expected, rel=1e-12)
-    going_on = relative_gain([4.0, 3.0], [first, second], mode="min")
-    assert going_on == pytest.approx(0.0, abs=1e-12)
+    """8 / t is heading for 2 and 1.6 at epochs 4 and 5."""
+    history: Curve = [8.0, 4.0, 8 / 3]
+    assert relative_gain(history, [1.5, 1.2], mode="min") == pytest.approx(0.25, rel=1e-9)
+    assert relative_gain(history, [2.0, 1.6], mode="min") == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_missing_epoch_keeps_its_place_on_the_forecast() -> None:
-    """Only the second epoch was seen: it is held against the second value of the forecast."""
-    second = damped_trend([4.0, 3.0], 2)[1]
-    found = relative_gain([4.0, 3.0], [None, 1.5], mode="min")
-    assert found == pytest.approx((second - 1.5) / second, rel=1e-12)
+    history: Curve = [8.0, 4.0, 8 / 3]
+    assert relative_gain(history, [None, 1.2], mode="min") == pytest.approx(0.25, rel=1e-9)
+    assert relative_gain([*history, None], [1.2], mode="min") == pytest.approx(0.25, rel=1e-9)
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -109,65 +158,54 @@ def test_a_curve_that_was_getting_worse_earns_nothing_by_stopping(
     history: list[float], observed: int
 ) -> None:
     rising = sorted(history)
-    falling = rising[::-1]
-    for curve, mode in ((rising, "min"), (falling, "max")):
+    for curve, mode in ((rising, "min"), (rising[::-1], "max")):
         gain = relative_gain(curve, [curve[-1]] * observed, mode=mode)
         assert gain is not None
-        assert gain <= 1e-12
-
-
-def test_a_curve_that_got_worse_along_a_line_is_held_against_its_last_value() -> None:
-    assert relative_gain([1.0, 2.0, 3.0], [3.0, 3.0], mode="min") == 0.0
-    assert relative_gain([1.0, 2.0, 3.0], [1.5], mode="min") == 0.5
-    assert relative_gain([3.0, 2.0, 1.0], [1.0, 1.0], mode="max") == 0.0
+        assert gain <= 1e-9
 
 
 @settings(deadline=None)
-@given(history=gappy, observed=gappy, mode=modes, power=st.integers(-8, 8))
-def test_a_gain_does_not_depend_on_the_unit(
-    history: list[float | None], observed: list[float | None], mode: str, power: int
+@given(history=gappy, observed=gappy, mode=modes)
+def test_the_forecast_is_never_worse_than_the_anchor(
+    history: Curve, observed: Curve, mode: str
 ) -> None:
-    """Scaling by a power of two is exact, and so is what follows from it."""
-
-    def scaled(values: list[float | None]) -> list[float | None]:
-        return [None if value is None else value * 2.0**power for value in values]
-
     gain = relative_gain(history, observed, mode=mode)
-    assert relative_gain(scaled(history), scaled(observed), mode=mode) == gain
+    last = [value for value in history if value is not None][-ANCHOR:]
+    if gain is None:
+        return
+    flat: Curve = [sorted(last)[len(last) // 2] if len(last) % 2 else (last[0] + last[1]) / 2]
+    against_anchor = relative_gain(flat, observed, mode=mode)
+    assert against_anchor is not None
+    if mode == "min":
+        assert gain <= against_anchor + 1e-9
+    else:
+        assert (gain <= against_anchor + 1e-9) or against_anchor < 0
 
 
 @settings(deadline=None)
-@given(history=gappy, observed=gappy)
-def test_more_is_better_is_less_is_better_upside_down(
-    history: list[float | None], observed: list[float | None]
+@given(history=gappy, observed=gappy, mode=modes, power=st.integers(-8, 8), negative=st.booleans())
+def test_a_gain_does_not_depend_on_the_unit(
+    history: Curve, observed: Curve, mode: str, power: int, negative: bool
 ) -> None:
-    def negated(values: list[float | None]) -> list[float | None]:
-        return [None if value is None else -value for value in values]
+    def scaled(values: Curve, factor: float) -> Curve:
+        return [None if value is None else value * factor for value in values]
 
-    gain = relative_gain(history, observed, mode="min")
-    assert relative_gain(negated(history), negated(observed), mode="max") == gain
+    sign = -1.0 if negative else 1.0
+    history, observed = scaled(history, sign), scaled(observed, sign)
+    gain = relative_gain(history, observed, mode=mode)
+    again = relative_gain(scaled(history, 2.0**power), scaled(observed, 2.0**power), mode=mode)
+    assert again == (None if gain is None else pytest.approx(gain, rel=1e-6, abs=1e-9))
 
 
 @settings(deadline=None)
 @given(history=curves, observed=curves, mode=modes)
-def test_a_better_epoch_never_lowers_the_gain(
+def test_a_better_epoch_raises_the_gain(
     history: list[float], observed: list[float], mode: str
 ) -> None:
     better = [value * (0.9 if mode == "min" else 1.1) for value in observed]
     low = relative_gain(history, observed, mode=mode)
     high = relative_gain(history, better, mode=mode)
-    assert low is not None
-    assert high is not None
-    assert high > low
-
-
-@settings(deadline=None)
-@given(history=curves, observed=curves, mode=modes)
-def test_the_forecast_is_never_worse_than_the_last_value(
-    history: list[float], observed: list[float], mode: str
-) -> None:
-    gain = relative_gain(history, observed, mode=mode)
-    last = relative_gain(history[-1:], observed, mode=mode)
-    assert gain is not None
-    assert last is not None
-    assert (gain <= 1e-12) or (last > 0)
+    if low is None or high is None:
+        assert low is high is None
+    else:
+        assert high >= low
