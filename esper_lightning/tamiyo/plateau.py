@@ -52,28 +52,30 @@ def improvement(curve: Curve, *, mode: str, window: int) -> float | None:
 
 
 def worsening(curve: Curve, *, mode: str, since: int) -> float | None:
-    """How much worse the last point is than the curve was at the end of epoch ``since``.
+    """How much worse the curve is than it was at the end of epoch ``since``.
 
     Relative, scaled as in :func:`improvement`; the reference is the median of the last 3 points up
-    to and including ``since``.
+    to and including ``since``. Of the last two points after it the better one counts: a single bad
+    epoch is noise, and right after a planting it is common.
 
     Returns:
         The worsening (negative when it got better), or None when there is no point up to ``since``
-        or none after it.
+        or fewer than two after it.
 
     Raises:
         InvalidArgument: of ``mode``.
 
-    >>> worsening([(0, 2.0), (1, 2.0), (2, 3.0)], mode="min", since=1)
+    >>> worsening([(0, 2.0), (1, 2.0), (2, 9.0), (3, 3.0)], mode="min", since=1)
     0.5
     """
     check_mode(mode)
     before = [value for epoch, value in curve if epoch <= since][-MIN_POINTS:]
-    if not before or curve[-1][0] <= since:
+    after = [value for epoch, value in curve if epoch > since][-2:]
+    if not before or len(after) < 2:
         return None
     reference = statistics.median(before)
     scale = _scale(before)
-    change = curve[-1][1] - reference
+    change = (min(after) if mode == "min" else max(after)) - reference
     if scale == 0:
         return 0.0 if change == 0 else math.copysign(math.inf, change if mode == "min" else -change)
     return (change if mode == "min" else -change) / scale

@@ -153,7 +153,8 @@ def test_a_regression_since_planting_culls_the_cohort():
     bearable = Objective(name="val/loss", value=1.4)
     assert not deciding.decide(state(on_trial, epoch=4, objective=bearable))[0].slot
     bad = Objective(name="val/loss", value=1.6)
-    choices = deciding.decide(state(on_trial, epoch=5, objective=bad))
+    assert not deciding.decide(state(on_trial, epoch=5, objective=bad))[0].slot
+    choices = deciding.decide(state(on_trial, epoch=6, objective=bad))
     assert choices[0].kind is CommandKind.CULL
     assert "60% worse than at planting" in choices[0].reason
 

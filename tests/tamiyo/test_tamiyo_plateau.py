@@ -82,10 +82,16 @@ def test_any_finite_curve_gives_a_finite_answer_or_none(values, mode, window):
 
 
 def test_worsening_is_against_the_level_at_planting():
-    curve = [(0, 2.0), (1, 2.0), (2, 9.0), (3, 2.0), (4, 3.0)]
-    assert worsening(curve, mode="min", since=1) == pytest.approx(0.5)
-    assert worsening([(0, 0.8), (1, 0.8), (2, 0.4)], mode="max", since=1) == pytest.approx(0.5)
-    assert worsening([(0, 0.8), (1, 0.8), (2, 0.4)], mode="min", since=1) == pytest.approx(-0.5)
+    falls = [(0, 0.8), (1, 0.8), (2, 0.4), (3, 0.4)]
+    assert worsening(falls, mode="max", since=1) == pytest.approx(0.5)
+    assert worsening(falls, mode="min", since=1) == pytest.approx(-0.5)
+
+
+def test_a_single_bad_epoch_is_no_worsening():
+    spike = [(0, 2.0), (1, 2.0), (2, 9.0), (3, 2.0)]
+    assert worsening(spike, mode="min", since=1) == 0.0
+    assert worsening(spike[:3], mode="min", since=1) is None
+    assert worsening([*spike, (4, 3.0), (5, 4.0)], mode="min", since=1) == pytest.approx(0.5)
 
 
 def test_worsening_needs_a_point_on_either_side():
