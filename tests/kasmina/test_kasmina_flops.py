@@ -290,3 +290,12 @@ def test_a_meter_continues_and_counts_the_cost_of_a_step_again() -> None:
     assert again.per_sample("host") is None
     metered(again, "host", 2, layer)
     assert again.total == 8 * LAYER_FLOPS
+
+
+def test_a_topology_whose_cost_is_remembered_is_not_counted_again() -> None:
+    meter, layer = FlopMeter(), nn.Linear(8, 4)
+    meter.remember("host", 10.0)
+    assert meter.total == 0.0
+    metered(meter, "host", 3, layer)
+    assert meter.per_sample("host") == 10.0
+    assert meter.total == 30.0

@@ -15,7 +15,13 @@ from esper_lightning.kasmina import SeedSlot, SlotGroups, add_slot_groups, inser
 from esper_lightning.kasmina import lifecycle as stages
 from esper_lightning.kasmina.parameter_groups import PLANTED_AT
 from esper_lightning.kasmina.record import SeedRecord
-from esper_lightning.leyline import BlendSchedule, GrownSeed, Incubation, SeedStage
+from esper_lightning.leyline import (
+    BlendSchedule,
+    GrownSeed,
+    Incubation,
+    SeedStage,
+    UnsupportedOptimizer,
+)
 
 MakeOptimizer = Callable[..., Optimizer]
 
@@ -44,7 +50,7 @@ def grafted(
     add_slot_groups(optimizer, slots)
     with probing(host):
         host(batches(1)[0][0])
-    return host, slots, SlotGroups(optimizer)
+    return host, slots, SlotGroups(optimizer, slots)
 
 
 def plant(slot: SeedSlot, *, stage: SeedStage = SeedStage.PROBATIONARY, rng_seed: int = 1) -> None:
@@ -180,12 +186,21 @@ def test_branches_that_are_there_leave_the_groups_of_the_host() -> None:
     assert seed is not None
     optimizer = torch.optim.AdamW(host.parameters(), lr=0.01)
     add_slot_groups(optimizer, slots)
-    again = SlotGroups(optimizer)
+    again = SlotGroups(optimizer, slots)
     again.refill(slots)
     grown = {id(p) for p in (*fossil.parameters(), *seed.parameters())}
     assert not grown & {id(p) for p in optimizer.param_groups[0]["params"]}
     everything = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(everything) == sorted(id(p) for p in host.parameters())
+
+
+def test_an_optimizer_without_the_groups_of_a_slot_is_refused() -> None:
+    host, slots, groups = grafted(OPTIMIZERS["adamw"])
+    bare = torch.optim.AdamW(host.parameters())
+    with pytest.raises(UnsupportedOptimizer, match=r"AdamW has no .* for the slots \['mix'\]"):
+        SlotGroups(bare, slots)
+    with pytest.raises(UnsupportedOptimizer, match=r"for the slots \['block'\]; create"):
+        SlotGroups(groups.optimizer, ["mix", "block"])
 
 
 # -- coming and going -------------------------------------------------------------------------

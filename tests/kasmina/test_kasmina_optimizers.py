@@ -118,7 +118,7 @@ def test_every_scheduler_works_with_groups_that_fill_and_empty(
     with slot_groups_in_new_optimizers(slots):
         optimizer = make_optimizer(host.parameters())
         scheduler = make_scheduler(optimizer)
-    groups = SlotGroups(optimizer)
+    groups = SlotGroups(optimizer, slots)
 
     def grow(step: int) -> None:
         if step == 2:
@@ -145,10 +145,10 @@ def test_every_scheduler_is_restored_with_groups_that_filled(make_scheduler: Mak
             return host, slots, optimizer, make_scheduler(optimizer)
 
     host, slots, optimizer, scheduler = prepared()
-    plant(slots["mix"], SlotGroups(optimizer))
+    plant(slots["mix"], SlotGroups(optimizer, slots))
     run(host, optimizer, scheduler, steps=4)
     fresh, rebuilt, other, again = prepared()
-    plant(rebuilt["mix"], SlotGroups(other))
+    plant(rebuilt["mix"], SlotGroups(other, rebuilt))
     fresh.load_state_dict(
         {k: v for k, v in host.state_dict().items() if not k.endswith("_extra_state")}, strict=False
     )
@@ -184,7 +184,7 @@ def test_other_optimizers_of_torch_take_seeds(name: str) -> None:
     host, slots = grafted()
     with slot_groups_in_new_optimizers(slots):
         optimizer = getattr(torch.optim, name)(host.parameters())
-    groups = SlotGroups(optimizer)
+    groups = SlotGroups(optimizer, slots)
     scheduler = schedulers.ConstantLR(optimizer)
     run(host, optimizer, scheduler, steps=2)
     plant(slots["mix"], groups)
@@ -201,7 +201,7 @@ def test_an_optimizer_may_know_its_parameters_by_name() -> None:
     host, slots = grafted()
     with slot_groups_in_new_optimizers(slots):
         optimizer = torch.optim.AdamW(host.named_parameters())
-    plant(slots["mix"], SlotGroups(optimizer))
+    plant(slots["mix"], SlotGroups(optimizer, slots))
     run(host, optimizer, schedulers.ConstantLR(optimizer), steps=2)
 
 

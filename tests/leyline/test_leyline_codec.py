@@ -1,6 +1,7 @@
 """Every message survives its own JSON, and nothing else is taken for one."""
 
 import enum
+import functools
 import types
 import typing
 from typing import Any
@@ -57,6 +58,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
+@functools.cache
 def values(hint: Any) -> st.SearchStrategy[Any]:
     """Any value of a type that a message may hold."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -93,7 +95,7 @@ def changed() -> StageChanged:
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_every_message_survives_its_own_json(
     kind: type[msgspec.Struct], data: st.DataObject
@@ -107,7 +109,7 @@ def test_every_message_survives_its_own_json(
 
 
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_an_event_says_of_itself_which_it_is(
     kind: type[msgspec.Struct], data: st.DataObject
@@ -220,7 +222,7 @@ def test_bytes_that_are_no_event_are_rejected(data: bytes) -> None:
         decode(data, Event, what="event")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60))
 def test_noise_is_rejected_with_one_kind_of_error(data: bytes) -> None:
     with pytest.raises(DecodeError):
