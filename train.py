@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import hydra
+import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
@@ -51,6 +52,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         Metrics of the final network on validation and, with ``test=true``, on test.
     """
     console = Console()
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
     data: SplitDataModule = instantiate(cfg.data)
     model = build_model(cfg, data)

@@ -298,7 +298,8 @@ class Kasmina(Callback):
         if not isinstance(self.slots, str):
             paths = list(self.slots)
         elif example is not None:
-            paths = auto_slots(network, lambda: _forward(pl_module, example), fits=_fits)
+            with probing(pl_module):
+                paths = auto_slots(network, lambda: _forward(pl_module, example), fits=_fits)
         else:
             raise InvalidArgument(
                 "slots='auto' needs one batch of inputs to find the network's blocks: set "

@@ -1,5 +1,6 @@
 """The callback that keeps ``summary.json``."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -121,10 +122,10 @@ class Summary(Callback):
 
 
 def _metrics(trainer: Trainer, but: tuple[str, ...]) -> dict[str, float]:
-    """Metrics whose names do not begin with one of ``but``, nor with Kasmina's prefix."""
+    """Finite metrics whose names do not begin with one of ``but``, nor with Kasmina's prefix."""
     left_out = (*but, OWN_PREFIX)
     return {
         name: float(value)
         for name, value in trainer.callback_metrics.items()
-        if not name.startswith(left_out)
+        if not name.startswith(left_out) and math.isfinite(value)
     }

@@ -38,6 +38,8 @@ def add_slot_groups(optimizer: Optimizer, slots: Mapping[str, SeedSlot]) -> None
     for group in optimizer.param_groups:
         group["params"] = [p for p in group["params"] if id(p) not in grown]
     template = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "name")}
+    if "param_names" in template:
+        template["param_names"] = []
     for path in slots:
         for owner in _MATTERS:
             for decay in _DECAYS:

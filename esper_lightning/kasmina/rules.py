@@ -93,6 +93,13 @@ class LifecycleRules:
             raise InvalidArgument(
                 f"embargo {self.embargo} and max_fossils {self.max_fossils} must be at least 1"
             )
+        for name in _MIN_AGES:
+            least, most = self.min_age(SeedStage[name]), self.max_age(SeedStage[name])
+            if most < least:
+                raise InvalidArgument(
+                    f"max_ages[{name!r}] = {most} epochs is below min_ages, {least}; a seed there "
+                    f"could only be culled"
+                )
 
     def min_age(self, stage: SeedStage) -> int:
         """Epochs that ``stage`` lasts at least."""

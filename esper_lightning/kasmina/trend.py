@@ -51,7 +51,8 @@ def relative_gain(
     """How much better a curve went than it was heading, relative to where it was heading.
 
     The forecast is never worse than the median of the last ``ANCHOR`` values: a curve that was
-    getting worse earns nothing by merely stopping.
+    getting worse earns nothing by merely stopping. Of a score to maximise that lies between 0 and
+    1, such as accuracy, it is what is missing to 1 that is forecast and compared.
 
     Args:
         history: the objective until the change, oldest first; None where it is missing.
@@ -64,7 +65,14 @@ def relative_gain(
 
     >>> relative_gain([1.0, 1.0, 1.0], [None, 0.75], mode="min")
     0.25
+    >>> relative_gain([0.5, 0.5, 0.5], [None, 0.75], mode="max")
+    0.5
     """
+    values = [value for value in (*history, *observed) if value is not None]
+    if mode == "max" and all(0 <= value < 1 for value in values):
+        history = [None if value is None else 1 - value for value in history]
+        observed = [None if value is None else 1 - value for value in observed]
+        mode = "min"
     ahead = forecast(history, len(observed))
     seen = [number for number, value in enumerate(observed) if value is not None]
     if ahead is None or not seen:

@@ -47,6 +47,10 @@ def test_embargo_and_fossils_are_at_least_1(rule: dict[str, Any]) -> None:
         ({"min_ages": {"training": 1}}, r"min_ages\['training'\]"),
         ({"min_ages": {"TRAINING": 0}}, r"min_ages\['TRAINING'\] = 0.*ages at least 1 epoch"),
         ({"max_ages": {"FOSSILIZED": 3}}, r"max_ages\['FOSSILIZED'\] = 3: stages are GERMINATED"),
+        (
+            {"min_ages": {"BLENDING": 11}},
+            r"max_ages\['BLENDING'\] = 10 epochs is below min_ages, 11",
+        ),
         ({"max_ages": {"BLENDING": -2}}, r"max_ages\['BLENDING'\] = -2"),
     ],
 )
