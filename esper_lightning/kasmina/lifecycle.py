@@ -81,6 +81,7 @@ def move(
     record.stage, record.age, record.reason, record.paused_at = after, 0, reason, None
     if seed is not None:
         seed.objective_at_entry = moment.objective.value
+        seed.gate = seed.gain = seed.rent = None  # what the gate before it said is in the event
     return event
 
 

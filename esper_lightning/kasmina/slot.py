@@ -75,8 +75,9 @@ class SeedSlot(nn.Module):
         if self.seed is None and not self.fossils and not self._listening:
             return self.base_layer(*args, **kwargs)
         x = self._tensor(args[0] if args else next(iter(kwargs.values()), None), "takes")
-        # The base may overwrite its input: what a parallel branch reads is set aside before.
-        kept = x.clone() if self.record.mutates_input and self._reads_input() else x
+        # The base may overwrite its input: what a parallel branch or the sample reads is set aside.
+        overwritten = self.record.mutates_input and (self._listening or self._reads_input())
+        kept = x.clone() if overwritten else x
         version = None if x.is_inference() else x._version
         h = self._tensor(self.base_layer(*args, **kwargs), "returns")
         for fossil in self.fossils:
@@ -178,7 +179,7 @@ class SeedSlot(nn.Module):
         self.seed.eval()
         try:
             with undisturbed_random(h.device):
-                return self._run(self.seed, x.clone(), h.clone()), h
+                return self._run(self.seed, x.clone(), h.clone()).detach(), h
         finally:
             self.seed.train(training)
 

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from esper_lightning.leyline import CulledSeed, GrownSeed, ParameterValue, RunSummary, SeedStage
+from esper_lightning.leyline import CulledSeed, ParameterValue, RunSummary, SeedStage
 from esper_lightning.nissa.quantities import duration, flops, growth_factor, metric_value
 from esper_lightning.nissa.stage_look import STAGE_LOOKS, StageLook
 
@@ -26,7 +26,7 @@ def summary_text(summary: RunSummary) -> RenderableType:
         blank,
         _cost(summary),
         blank,
-        *_grown(summary.grown),
+        *_grown(summary),
         *_culled(summary.culled),
     )
 
@@ -114,12 +114,17 @@ def _became(
     return Group(line, Padding(Text(why or "no reason was given", style="dim"), (0, 0, 0, 2)))
 
 
-def _grown(seeds: tuple[GrownSeed, ...]) -> Iterator[RenderableType]:
-    if not seeds:
-        yield Text("Nothing was grown: the network is the host.")
+def _grown(summary: RunSummary) -> Iterator[RenderableType]:
+    kept = sum(seed.num_parameters for seed in summary.grown)
+    live = summary.parameters - summary.host_parameters - kept
+    if live > 0:
+        yield Text(f"Seeds of {live:,} parameters are still live.")
+    if not summary.grown:
+        if live <= 0:
+            yield Text("Nothing was grown: the network is the host.")
         return
     yield Text("Grown", style="bold")
-    for seed in seeds:
+    for seed in summary.grown:
         yield _became(
             STAGE_LOOKS[SeedStage.FOSSILIZED],
             seed.slot,

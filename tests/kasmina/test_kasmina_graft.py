@@ -1,30 +1,23 @@
 """Where a host can grow, and slots put there without changing what it computes."""
 
 import copy
-import io
-import pickle
-import random
 from collections import OrderedDict
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from seedlings import Host, build
+from seedlings import build
 from torch import Tensor, nn
+from trunks import IMAGE, Block, Trunk, Wrapped, grow, names, trace
 
 from esper_lightning.kasmina import (
     SeedSlot,
     auto_slots,
     insert_slots,
     possible_slots,
-    probing,
-    regraft,
 )
-from esper_lightning.kasmina import lifecycle as stages
 from esper_lightning.leyline import (
     FeatureKind,
-    GrownSeed,
     InvalidArgument,
     PossibleSlot,
     SlotShape,
@@ -33,62 +26,12 @@ from esper_lightning.leyline import (
 )
 
 
-class Block(nn.Module):
-    """Convolution, norm, activation."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(features, features, 3, padding=1)
-        self.norm = nn.BatchNorm2d(features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.norm(self.conv(x)))
-
-
-class Trunk(nn.Module):
-    """Stem, blocks in a list, norm, dropout, head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 4, 3, padding=1)
-        self.blocks = nn.ModuleList([Block(4), Block(4)])
-        self.norm = nn.GroupNorm(2, 4)
-        self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-        output: Tensor = self.head(self.dropout(self.norm(x)).mean((2, 3)))
-        return output
-
-
-class Wrapped(nn.Module):
-    """A module whose whole output is made by another, as in many a LightningModule."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.net(x)
-        return output
-
-
-IMAGE = torch.linspace(-1, 1, 2 * 8 * 8).view(2, 1, 8, 8)
-
-
 def found(model: nn.Module, x: Tensor = IMAGE) -> dict[str, PossibleSlot]:
     return {slot.path: slot for slot in possible_slots(model, lambda: model(x))}
 
 
 def suggested(model: nn.Module, x: Tensor = IMAGE) -> list[str]:
     return [path for path, slot in found(model, x).items() if slot.suggested]
-
-
-def names(model: nn.Module) -> list[str]:
-    return [name for name, _ in model.named_modules()]
 
 
 def anything(_: SlotShape) -> bool:
@@ -189,22 +132,6 @@ def test_inputs_by_keyword_are_inputs() -> None:
             return output
 
     assert suggested(Keyword(), torch.randn(2, 4)) == ["first"]
-
-
-def trace(model: nn.Module) -> dict[str, Any]:
-    hooks = [
-        (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
-        for module in model.modules()
-    ]
-    return {
-        "modules": [(name, id(module)) for name, module in model.named_modules()],
-        "state": {k: v.tolist() for k, v in model.state_dict().items()},
-        "modes": [module.training for module in model.modules()],
-        "hooks": hooks,
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": [np.asarray(part).tolist() for part in np.random.get_state(legacy=True)],
-        "python": random.getstate(),
-    }
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -354,150 +281,3 @@ def test_slots_that_are_there_stay() -> None:
     assert again["blocks.0"] is first["blocks.0"]
     assert list(again) == ["blocks.0", "blocks.1", "stem"]
     assert sum(isinstance(module, SeedSlot) for module in model.modules()) == 3
-
-
-NESTED = ["blocks", "blocks.0", "blocks.0.0"]
-
-
-def nested() -> nn.Sequential:
-    torch.manual_seed(0)
-    inner = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
-    return nn.Sequential(
-        OrderedDict(blocks=nn.Sequential(inner, nn.Conv2d(4, 4, 1)), pool=nn.AvgPool2d(8))
-    )
-
-
-@pytest.mark.parametrize("order", [NESTED, NESTED[::-1], [NESTED[1], NESTED[0], NESTED[2]]])
-def test_slots_may_lie_within_slots_in_any_order(order: list[str]) -> None:
-    model, plain = nested(), nested()
-    slots = insert_slots(model, order, build=build)
-    assert list(slots) == order
-    assert torch.equal(model(IMAGE), plain(IMAGE))
-    outer, middle, inner = (slots[path] for path in NESTED)
-    assert model.blocks is outer
-    assert outer.base_layer.get_submodule("0") is middle
-    assert middle.base_layer.get_submodule("0") is inner
-    assert isinstance(inner.base_layer, nn.Conv2d)
-    assert [slot.path for slot in (outer, middle, inner)] == NESTED
-    assert all(slot.record.shape is not None for slot in slots.values())
-    again = insert_slots(model, NESTED, build=build)
-    assert all(again[path] is slots[path] for path in NESTED)
-
-
-def test_an_inner_slot_may_come_later_than_an_outer_one() -> None:
-    model, plain = nested(), nested()
-    outer = insert_slots(model, ["blocks"], build=build)["blocks"]
-    inner = insert_slots(model, ["blocks.0.0", "blocks"], build=build)["blocks.0.0"]
-    assert inner.path == "blocks.0.0"
-    assert outer.base_layer.get_submodule("0.0") is inner
-    assert torch.equal(model(IMAGE), plain(IMAGE))
-
-
-# -- putting them into a fresh model ----------------------------------------------------------
-
-
-def grow(slots: dict[str, SeedSlot], model: nn.Module) -> None:
-    """A fossil and a coupled seed in every slot, with weights that matter."""
-    with probing(model):
-        model(IMAGE)
-    for number, slot in enumerate(slots.values()):
-        fossil = slot.construct("loud", {}, rng_seed=number)
-        stages.add_fossil(slot, fossil, GrownSeed(slot=slot.path, blueprint="loud"))
-
-
-@pytest.mark.parametrize(
-    ("make", "paths"),
-    [
-        (Trunk, ["stem"]),
-        (Trunk, ["blocks.1", "blocks.0", "norm"]),
-        (nested, NESTED),
-        (nested, ["blocks.0.1", "pool"]),
-        (lambda: Wrapped(nested()), [f"net.{path}" for path in NESTED]),
-        (Host, ["mix", "act", "block.2"]),
-    ],
-    ids=["one", "list", "nested", "without parameters", "nested and wrapped", "in place"],
-)
-def test_a_fresh_model_takes_the_state_of_a_grown_one_exactly(make: Any, paths: list[str]) -> None:
-    model = make().eval()
-    slots = insert_slots(model, paths, build=build)
-    plain = model(IMAGE)
-    grow(slots, model)
-    assert not torch.equal(model(IMAGE), plain)
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
-
-    fresh = make().eval()
-    regraft(fresh, state, build=build)
-    fresh.load_state_dict(state, strict=True)
-    assert torch.equal(fresh(IMAGE), model(IMAGE))
-    rebuilt = {m.path: m for m in fresh.modules() if isinstance(m, SeedSlot)}
-    assert rebuilt.keys() == slots.keys()
-    assert names(fresh) == names(model)
-    assert insert_slots(fresh, paths, build=build) == {path: rebuilt[path] for path in paths}
-
-
-def test_regraft_leaves_slots_that_are_there_and_adds_those_that_are_not() -> None:
-    model = nested().eval()
-    slots = insert_slots(model, NESTED, build=build)
-    grow(slots, model)
-    fresh = nested().eval()
-    there = insert_slots(fresh, ["blocks"], build=build)["blocks"]
-    regraft(fresh, model.state_dict(), build=build)
-    fresh.load_state_dict(model.state_dict(), strict=True)
-    assert fresh.blocks is there
-    assert torch.equal(fresh(IMAGE), model(IMAGE))
-    everything = names(fresh)
-    regraft(fresh, model.state_dict(), build=build)
-    assert names(fresh) == everything
-
-
-def test_regraft_of_a_state_without_slots_changes_nothing() -> None:
-    model = Trunk()
-    state = Trunk().state_dict()
-    before = trace(model)
-    regraft(model, state, build=build)
-    assert trace(model) == before
-
-
-def test_other_modules_may_have_extra_state() -> None:
-    class Counter(nn.Linear):
-        def get_extra_state(self) -> Tensor:
-            return torch.tensor([3])
-
-        def set_extra_state(self, state: Tensor) -> None:
-            assert state.tolist() == [3]
-
-    def make() -> nn.Sequential:
-        return nn.Sequential(Counter(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
-
-    model, fresh = make(), make()
-    insert_slots(model, ["1"], build=build)
-    regraft(fresh, model.state_dict(), build=build)
-    fresh.load_state_dict(model.state_dict(), strict=True)
-    assert [type(module).__name__ for module in fresh] == ["Counter", "SeedSlot", "Linear"]
-
-
-def test_a_host_may_call_its_own_modules_base_layer() -> None:
-    """As the layers of PEFT do."""
-
-    def make() -> nn.Module:
-        model = nn.Sequential(OrderedDict(base_layer=Wrapped(Trunk())))
-        return model.eval()
-
-    model, fresh = make(), make()
-    paths = ["base_layer.net.stem", "base_layer.net.blocks.0"]
-    slots = insert_slots(model, paths, build=build)
-    grow(slots, model)
-    regraft(fresh, model.state_dict(), build=build)
-    fresh.load_state_dict(model.state_dict(), strict=True)
-    assert torch.equal(fresh(IMAGE), model(IMAGE))
-
-
-def test_a_grafted_host_can_be_pickled_and_copied_after_a_probe() -> None:
-    model = Trunk().eval()
-    grow(insert_slots(model, ["stem", "blocks.0"], build=build), model)
-    expected = model(IMAGE).detach()
-    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
-        assert torch.equal(again(IMAGE), expected)
