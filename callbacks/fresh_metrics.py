@@ -37,9 +37,9 @@ class FreshMetrics:
             for name, value in trainer.callback_metrics.items()
             if (fresh or name.startswith("train")) and not name.startswith(OWN_PREFIX)
         }
-        if validated and self._monitor not in values:
+        if fresh and self._monitor not in values and trainer.global_step:
             rank_zero_warn(
                 f"Kasmina monitors {self._monitor!r}, which was not logged; logged are "
-                f"{sorted(values)}. Without it no seed is planted or judged"
+                f"{sorted(values)}. Without it no seed can be judged, and none becomes permanent"
             )
         return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -1,6 +1,8 @@
 """Mutates the network: grafts slots, guards the host in the step, runs the epoch boundary."""
 
+import dataclasses
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +15,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from msgspec.structs import replace
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves
 
 from esper_lightning import karn
+from esper_lightning.callbacks.batches import num_rows, run_example
 from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX, FreshMetrics
+from esper_lightning.callbacks.requirements import callbacks_of, check_supported
 from esper_lightning.callbacks.wrapped_hooks import WrappedHooks
 from esper_lightning.kasmina import (
     BuildBranch,
@@ -44,7 +47,6 @@ from esper_lightning.leyline import (
     SlotShape,
     SystemState,
     UnknownSlot,
-    UnsupportedTraining,
     decode,
 )
 from esper_lightning.nissa.versions import versions
@@ -117,6 +119,8 @@ class Kasmina(Callback):
         self._metrics = FreshMetrics(monitor)
         self._hooks = WrappedHooks()
         self._resumed = False
+        self._began_at = 0
+        self._closed: Moment | None = None
 
     @property
     def bed(self) -> SeedBed:
@@ -136,15 +140,7 @@ class Kasmina(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Graft the slots and, for a fit, give them their place in optimiser and clipping."""
-        if trainer.world_size > 1:
-            raise UnsupportedTraining(
-                f"growth runs in one process so far, the Trainer has {trainer.world_size}; "
-                f"use devices=1"
-            )
-        if not pl_module.automatic_optimization:
-            raise UnsupportedTraining(
-                "growth needs automatic optimisation; this module sets automatic_optimization=False"
-            )
+        check_supported(trainer, pl_module)
         if self._bed is None or self._bed.network is not self._network(pl_module):
             self._graft(pl_module)
         if stage == "fit":
@@ -157,8 +153,9 @@ class Kasmina(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fill the parameter groups before optimiser state is restored."""
-        if not self._resumed:
+        if trainer.global_step == 0 and not self._resumed:
             self.bed.check_clocks()
+        self._resumed, self._closed = False, None
         self.bed.bind(trainer.optimizers[0])
         self._emit(
             RunStarted(
@@ -176,6 +173,7 @@ class Kasmina(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to gather evidence anew."""
+        self._began_at = trainer.global_step
         self.bed.watch.start_epoch()
         self._topology = self.bed.topology()
 
@@ -188,6 +186,7 @@ class Kasmina(Callback):
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop seed gradients that are not finite."""
+        self.meter.backward()
         self.bed.watch.after_backward()
 
     def on_before_optimizer_step(
@@ -200,11 +199,15 @@ class Kasmina(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take note of the loss and of what the step cost."""
-        size = _batch_size(batch)
+        size = num_rows(batch)
         self.num_samples += size
         self.meter.end(self._topology, size)
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         self.bed.watch.after_step(loss if isinstance(loss, Tensor) else None)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """No step is under way, however the last one ended."""
+        self.meter.abort()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Know that this epoch's validation metrics are fresh."""
@@ -214,16 +217,30 @@ class Kasmina(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Health, gates, controller, commands: in this order, whatever the order of callbacks."""
+        self.meter.abort()
         moment = self._moment(trainer, epoch=trainer.current_epoch)
         self._emit(*self.bed.close_epoch(moment))
+        self._decide(moment)
+        self._closed = moment
+        pl_module.log(f"{OWN_PREFIX}parameters", float(self.bed.num_parameters()))
+        pl_module.log(f"{OWN_PREFIX}training_flops", self.meter.total)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the controller settle live seeds when nobody knew that the last epoch was the last.
+
+        EarlyStopping decides after the boundary.
+        """
+        moment = self._closed
+        if moment is not None and not moment.is_last and self.bed.has_live_seeds():
+            self._decide(dataclasses.replace(moment, max_epochs=moment.epoch + 1))
+
+    def _decide(self, moment: Moment) -> None:
         state = system_state(self.bed, moment, host_parameters=self.host_parameters)
         self._emit(state)
         decisions = self.controller(state) if self.controller is not None else ()
         commanded: set[str] = set()
         for decision in decisions:
             self._carry_out(decision, moment, commanded)
-        pl_module.log(f"{OWN_PREFIX}parameters", float(self.bed.num_parameters()))
-        pl_module.log(f"{OWN_PREFIX}training_flops", self.meter.total)
 
     def _carry_out(self, decision: Decision, moment: Moment, commanded: set[str]) -> None:
         command = decision.command
@@ -245,8 +262,9 @@ class Kasmina(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Stop counting; tell that the run failed."""
+        """Stop counting; give the module its hooks back; tell that the run failed."""
         self.meter.abort()
+        self._hooks.restore()
         if trainer.state.fn == TrainerFn.FITTING and self._events:
             self._end(trainer, f"failed: {type(exception).__name__}: {exception}")
 
@@ -299,7 +317,7 @@ class Kasmina(Callback):
             paths = list(self.slots)
         elif example is not None:
             with probing(pl_module):
-                paths = auto_slots(network, lambda: _forward(pl_module, example), fits=_fits)
+                paths = auto_slots(network, lambda: run_example(pl_module), fits=_fits)
         else:
             raise InvalidArgument(
                 "slots='auto' needs one batch of inputs to find the network's blocks: set "
@@ -312,10 +330,11 @@ class Kasmina(Callback):
         self._bed = SeedBed(
             network, slots, rules=self.rules, incubation=self.incubation, fits=_fits
         )
-        self._host_topology = self._bed.topology()
+        if not any(slot.branch_parameters() for slot in slots.values()):
+            self._host_topology = self._bed.topology()
         if example is not None:
             with probing(pl_module):
-                _forward(pl_module, example)
+                run_example(pl_module)
             self._bed.check_shapes()
         if self.fossils:
             self._bed.start_with(self.fossils)
@@ -346,8 +365,14 @@ class Kasmina(Callback):
     def _moment(self, trainer: Trainer, *, epoch: int) -> Moment:
         metrics = self._metrics.of(trainer)
         max_epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+        steps = trainer.global_step - self._began_at
+        if max_epochs is None and trainer.max_steps > 0 and steps > 0:
+            max_epochs = epoch + 1 + math.ceil((trainer.max_steps - trainer.global_step) / steps)
+        may_stop = epoch + 1 >= (trainer.min_epochs or 0) and trainer.global_step >= (
+            trainer.min_steps or 0
+        )
         steps_over = 0 < trainer.max_steps <= trainer.global_step
-        if epoch >= 0 and (trainer.should_stop or steps_over):
+        if epoch >= 0 and ((trainer.should_stop and may_stop) or steps_over):
             max_epochs = epoch + 1
         return Moment(
             run_id=self.run_id,
@@ -356,7 +381,7 @@ class Kasmina(Callback):
             objective=Objective(name=self.monitor, mode=self.mode, value=metrics.get(self.monitor)),
             metrics=metrics,
             max_epochs=max_epochs,
-            steps_per_epoch=trainer.fit_loop.epoch_loop.batch_progress.current.completed,
+            steps_per_epoch=steps,
             flops=self.flops_per_sample,
             host_flops=self.host_flops_per_sample,
             total_flops=self.meter.total,
@@ -379,7 +404,7 @@ def find(trainer: Trainer) -> Kasmina:
     Raises:
         InvalidArgument: there is none, or more than one.
     """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer)
     found = [callback for callback in callbacks if isinstance(callback, Kasmina)]
     if len(found) != 1:
         names = [type(callback).__name__ for callback in callbacks]
@@ -400,15 +425,3 @@ def _grown(fossils: str | Sequence[GrownSeed | Mapping[str, Any]]) -> list[Grown
 
 def _fits(shape: SlotShape) -> bool:
     return bool(karn.fitting(shape))
-
-
-def _forward(pl_module: LightningModule, example: Any) -> object:
-    if isinstance(example, Mapping):
-        return pl_module(**example)
-    return pl_module(*example) if isinstance(example, tuple) else pl_module(example)
-
-
-def _batch_size(batch: Any) -> int:
-    """Rows of the first tensor of a batch, 1 where there is none."""
-    tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim)
-    return next((int(tensor.shape[0]) for tensor in tensors), 1)

@@ -34,6 +34,7 @@ class Summary(Callback):
         self._outcome = "unfinished"
         self._policy = ""
         self._began_s = 0.0
+        self._before_s = 0.0
         self._wall_s = 0.0
         self._validation: dict[str, float] = {}
         self._test: dict[str, float] = {}
@@ -49,7 +50,7 @@ class Summary(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock; the last validation of the fit stands until there is a better one."""
-        self._wall_s = time.monotonic() - self._began_s
+        self._wall_s = self._elapsed()
         self._validation = _metrics(trainer, ("test",))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,7 +62,7 @@ class Summary(Callback):
     ) -> None:
         """Write what a failed run leaves."""
         if trainer.state.fn == TrainerFn.FITTING and self._began_s:
-            self._wall_s = time.monotonic() - self._began_s
+            self._wall_s = self._elapsed()
             self._outcome = f"failed: {type(exception).__name__}: {exception}"
             self._write(trainer)
 
@@ -76,6 +77,17 @@ class Summary(Callback):
         if self.latest is not None:
             self._test = _metrics(trainer, ("val", "train"))
             self._write(trainer)
+
+    def state_dict(self) -> dict[str, float]:
+        """Training time so far, in seconds."""
+        return {"wall_s": self._elapsed()}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on counting."""
+        self._before_s = state_dict["wall_s"]
+
+    def _elapsed(self) -> float:
+        return self._before_s + time.monotonic() - self._began_s
 
     def _see(self, event: Event) -> None:
         if isinstance(event, RunEnded):

@@ -6,6 +6,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
+_MARK = "_wrapped_for_growth"
+
 
 class WrappedHooks:
     """Hooks of one module instance that are called through something else for a while."""
@@ -15,13 +17,19 @@ class WrappedHooks:
         self._names: list[str] = []
 
     def wrap(self, module: LightningModule, name: str, around: Callable[..., Any]) -> None:
-        """Call ``around(original, *args, **kwargs)`` in place of the hook ``name``."""
+        """Call ``around(original, *args, **kwargs)`` in place of the hook ``name``.
+
+        What an earlier fit left wrapped, because it failed, is unwrapped before.
+        """
+        if hasattr(vars(module).get(name), _MARK):
+            delattr(module, name)
         original = getattr(module, name)
 
         @functools.wraps(original)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             return around(original, *args, **kwargs)
 
+        setattr(wrapped, _MARK, True)
         setattr(module, name, wrapped)
         self._module = module
         self._names.append(name)
@@ -29,5 +37,5 @@ class WrappedHooks:
     def restore(self) -> None:
         """Give the module its own hooks back."""
         for name in self._names:
-            delattr(self._module, name)
+            vars(self._module).pop(name, None)
         self._module, self._names = None, []

@@ -106,13 +106,21 @@ class SeedBed:
             if not self._fits(slot.record.shape):
                 raise SlotUnsuitable(f"no blueprint fits slot {path!r} ({slot.record.shape})")
 
+    def has_live_seeds(self) -> bool:
+        """True when a seed is on its way through the lifecycle."""
+        return any(slot.record.stage in LIVE_STAGES for slot in self.slots.values())
+
     def check_clocks(self) -> None:
         """At the start of a run that resumes no other: no seed lives by an earlier run's clocks.
 
         Raises:
             InvalidArgument: a slot holds a live seed.
         """
-        live = [path for path, slot in self.slots.items() if slot.record.seed is not None]
+        live = [
+            module.path
+            for module in self.network.modules()
+            if isinstance(module, SeedSlot) and module.record.seed is not None
+        ]
         if live:
             raise InvalidArgument(
                 f"slots {live} hold live seeds of an earlier run; continue it with "

@@ -82,19 +82,28 @@ class FlopMeter:
         self.total = 0.0
         self._per_sample: dict[Hashable, float] = {}
         self._counting: FlopCount | None = None
+        self._whole = False
 
     def begin(self, topology: Hashable) -> None:
         """Before a training step of a network with this topology and these stages."""
+        self.abort()
+        self._whole = False
         if topology not in self._per_sample:
             self._counting = FlopCount()
             self._counting.__enter__()  # type: ignore[no-untyped-call]
 
+    def backward(self) -> None:
+        """A backward pass ran: the step is a whole one."""
+        self._whole = True
+
     def end(self, topology: Hashable, batch_size: int) -> None:
-        """After it."""
-        if self._counting is not None:
-            counted = self._counting.total
-            self.abort()
-            self._per_sample[topology] = counted / batch_size
+        """After it. A step without a backward pass costs nothing and tells nothing."""
+        counted = self._counting
+        self.abort()
+        if not self._whole:
+            return
+        if counted is not None:
+            self._per_sample[topology] = counted.total / batch_size
         self.total += self._per_sample[topology] * batch_size
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,7 +115,7 @@ class FlopMeter:
         self.total = state["total"]
 
     def abort(self) -> None:
-        """Stop counting, after an error in the step."""
+        """Stop counting: the step ended otherwise."""
         if self._counting is not None:
             self._counting.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._counting = None

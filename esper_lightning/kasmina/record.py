@@ -5,7 +5,6 @@ import msgspec
 from esper_lightning.leyline import (
     BlendSchedule,
     CulledSeed,
-    Gate,
     GateResult,
     GrownSeed,
     Incubation,
@@ -66,10 +65,6 @@ class SeedRecord(msgspec.Struct, kw_only=True):
     def since(self, stage: SeedStage) -> list[EpochEvidence]:
         """The evidence that was gathered in ``stage``."""
         return [evidence for evidence in self.evidence if evidence.stage is stage]
-
-    def last_gate(self, gate: Gate) -> GateResult | None:
-        """The last answer, if it was ``gate``'s."""
-        return self.gate if self.gate is not None and self.gate.gate is gate else None
 
 
 class SlotRecord(msgspec.Struct, kw_only=True):

@@ -38,9 +38,9 @@ class GateRules:
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is not None and not 0 <= value < math.inf:
+            if value is not None and not (_is_number(value) and 0 <= value < math.inf):
                 raise InvalidArgument(
-                    f"gate rule {entry.name} must be at least 0 and finite, got {value}"
+                    f"gate rule {entry.name} must be a finite number of at least 0, got {value!r}"
                 )
         if self.window < 1:
             raise InvalidArgument(f"gate rule window must be at least 1 epoch, got {self.window}")
@@ -80,19 +80,20 @@ class LifecycleRules:
             ("max_ages", self.max_ages, _MAX_AGES),
         ):
             for stage, age in ages.items():
-                if stage not in known or age < 1:
+                if stage not in known or not isinstance(age, int) or age < 1:
                     raise InvalidArgument(
-                        f"{name}[{stage!r}] = {age}: stages are {', '.join(known)}, "
-                        f"ages at least 1 epoch"
+                        f"{name}[{stage!r}] = {age!r}: stages are {', '.join(known)}, "
+                        f"ages whole epochs, at least 1"
                     )
-        if not 0 < self.trust_radius < math.inf:
+        if not (_is_number(self.trust_radius) and 0 < self.trust_radius < math.inf):
             raise InvalidArgument(
-                f"trust_radius must be positive and finite, got {self.trust_radius}"
+                f"trust_radius must be positive and finite, got {self.trust_radius!r}"
             )
-        if self.embargo < 1 or (self.max_fossils is not None and self.max_fossils < 1):
-            raise InvalidArgument(
-                f"embargo {self.embargo} and max_fossils {self.max_fossils} must be at least 1"
-            )
+        for name, number in (("embargo", self.embargo), ("max_fossils", self.max_fossils)):
+            if number is not None and not (isinstance(number, int) and number >= 1):
+                raise InvalidArgument(
+                    f"{name} must be a whole number of at least 1, got {number!r}"
+                )
         for name in _MIN_AGES:
             least, most = self.min_age(SeedStage[name]), self.max_age(SeedStage[name])
             if most < least:
@@ -108,3 +109,7 @@ class LifecycleRules:
     def max_age(self, stage: SeedStage) -> int:
         """Epochs after which a seed in ``stage`` is culled."""
         return self.max_ages.get(stage.name, _MAX_AGES[stage.name])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -90,7 +90,7 @@ class SeedSlot(nn.Module):
         """Add what the live seed may say in its stage."""
         stage = self.record.stage
         if stage is SeedStage.TRAINING:
-            if not (self.training and torch.is_grad_enabled()) or self.record.paused:
+            if not torch.is_grad_enabled() or self.record.paused:
                 return h
             output = self._run_apart(seed, x, h)
             return straight_through(h, output, trust_radius=self.trust_radius)
@@ -174,7 +174,8 @@ class SeedSlot(nn.Module):
         """
         if self.seed is None or self.sample is None:
             return None
-        x, h = self.sample
+        # Under autocast feature maps may be narrower than the weights; here there is no autocast.
+        x, h = (tensor.to(self._place()[1]) for tensor in self.sample)
         training = self.seed.training
         self.seed.eval()
         try:
@@ -278,6 +279,9 @@ class SeedSlot(nn.Module):
             if base is None:
                 raise
             return getattr(base, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.base_layer[index]  # type: ignore[index]
 
     def extra_repr(self) -> str:
         """Stage, live seed and shape."""

@@ -148,6 +148,8 @@ class Heuristic(Policy):
         value = state.objective.value
         if value is not None and not math.isfinite(value):
             return wait(f"{state.objective.name} is {value}; nothing grows on that")
+        if not self._record.curve:
+            return wait(f"{state.objective.name} was never seen; nothing could be judged by it")
         seeds = live(state.slots)
         if seeds and not self._overlap:
             return wait(f"seeds are live: {_list(seeds)}")

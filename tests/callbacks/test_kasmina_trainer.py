@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    ModelCheckpoint,
+    ModelSummary,
+    StochasticWeightAveraging,
+)
 from runs import (
     FREE,
     Plain,
@@ -33,9 +38,10 @@ from esper_lightning.leyline import (
     RunStarted,
     SeedStage,
     SystemState,
+    UnsupportedTraining,
 )
 from esper_lightning.tamiyo import Heuristic, Never
-from esper_lightning.tolaria import CNN, Tolaria
+from esper_lightning.tolaria import CNN, Constant, Tolaria
 
 GROW = {0: [plant(), plant("features.2")], 2: [tell(CommandKind.FOSSILIZE)]}
 
@@ -306,3 +312,79 @@ def _fitted(model: Tolaria) -> Trainer:
     trainer = model.trainer
     assert isinstance(trainer, Trainer)
     return trainer
+
+
+@pytest.mark.parametrize("incubation", Incubation)
+def test_growth_works_in_mixed_precision(incubation: Incubation) -> None:
+    lines = {0: [plant(), plant("features.2", "conv_residual")]}
+    _, kasmina, _ = digits_run(Script(lines), incubation=incubation, precision="bf16-mixed")
+    assert not [e for e in listen(kasmina) if isinstance(e, Decision) and e.refused]
+    assert all(
+        slot.seed is not None for path, slot in kasmina.bed.slots.items() if path != "features.0"
+    )
+
+
+def test_a_fit_that_failed_leaves_the_module_fit_for_another() -> None:
+    class Fails(Plain):
+        broken = True
+
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+            if self.broken and self.trainer.current_epoch == 1:
+                raise RuntimeError("broken")
+            return super().training_step(batch, batch_idx)
+
+    module = Fails()
+    kasmina = Kasmina(slots=["net.0"], monitor="val_loss")
+    with pytest.raises(RuntimeError, match="broken"):
+        plain_trainer([kasmina]).fit(module, *plain_data())
+    assert "configure_optimizers" not in vars(module)
+    assert isinstance(listen(kasmina)[-1], RunEnded)
+    module.broken = False
+    trainer = plain_trainer([Kasmina(slots=["net.0"], monitor="val_loss")], epochs=2)
+    trainer.fit(module, *plain_data())
+    names = [group.get("name") for group in trainer.optimizers[0].param_groups]
+    assert len(names) == len(set(names)) == 5
+
+
+def test_early_stopping_as_it_comes_leaves_no_live_seed() -> None:
+    stop = EarlyStopping("val/loss", patience=0, min_delta=10.0)
+    _, kasmina, trainer = digits_run(
+        Heuristic(min_epoch=1, latest_fraction=0.05, min_remaining=1), epochs=30, callbacks=[stop]
+    )
+    assert trainer.current_epoch < 30
+    assert not kasmina.bed.has_live_seeds()
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`")
+def test_steps_without_a_backward_pass_cost_nothing_and_tell_nothing() -> None:
+    class Skips(Plain):
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> Any:
+            return None if batch_idx % 2 == 0 else super().training_step(batch, batch_idx)
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+            return -1 if batch_idx == 4 else None
+
+    kasmina = Kasmina(slots=["net.0"], monitor="val_loss")
+    plain_trainer([kasmina], epochs=2).fit(Skips(), *plain_data())
+    assert kasmina.host_flops_per_sample == 2 * (2 * (64 * 6 + 6 * 6 + 6 * 10)) + 2 * (
+        6 * 6 + 6 * 10
+    )
+    assert kasmina.meter.total == kasmina.host_flops_per_sample * 32 * 2 * 2
+    assert not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+
+
+def test_weight_averaging_is_refused() -> None:
+    averaging = StochasticWeightAveraging(swa_lrs=0.01)
+    with pytest.raises(UnsupportedTraining, match="StochasticWeightAveraging keeps a copy"):
+        plain_trainer([Kasmina(slots=["net.0"]), averaging]).fit(Plain(), *plain_data())
+
+
+def test_max_steps_and_min_epochs_tell_the_policy_its_horizon() -> None:
+    policy = Script({})
+    digits_run(policy, epochs=-1, max_steps=13, tolaria={"schedule": Constant()})
+    assert [state.max_epochs for state in policy.states] == [3, 3, 3]
+    assert policy.states[0].steps_per_epoch == 5
+    policy = Script({})
+    stop = EarlyStopping("val/loss", patience=0, min_delta=10.0, check_on_train_epoch_end=False)
+    digits_run(policy, epochs=9, min_epochs=4, callbacks=[stop])
+    assert [state.max_epochs for state in policy.states] == [9, 9, 9, 4]

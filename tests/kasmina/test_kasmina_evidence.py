@@ -128,14 +128,6 @@ def test_evidence_belongs_to_the_stage_in_which_it_was_gathered() -> None:
     assert seed.since(SeedStage.SHADOWING) == []
 
 
-def test_the_last_answer_is_found_by_its_gate() -> None:
-    seed = seed_record()
-    assert seed.last_gate(Gate.G1_GRADIENT_HEALTH) is None
-    seed.gate = GateResult(gate=Gate.G1_GRADIENT_HEALTH, measurements=())
-    assert seed.last_gate(Gate.G1_GRADIENT_HEALTH) is seed.gate
-    assert seed.last_gate(Gate.G2_STABILITY) is None
-
-
 def test_a_record_survives_a_checkpoint() -> None:
     vector = FeatureMap(FeatureKind.VECTOR, (5,))
     measurement = Measurement(name="gain", value=0.1, comparison=Comparison.AT_LEAST, threshold=0.2)

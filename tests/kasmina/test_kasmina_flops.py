@@ -195,6 +195,7 @@ def step(*, counting: bool) -> list[Tensor]:
         F.cross_entropy(logits, y).backward()
         optimizer.step()
         if counting:
+            meter.backward()
             meter.end("one", 5)
         traces += [logits.detach(), torch.get_rng_state()]
         traces += [p.grad.clone() for p in model.parameters() if p.grad is not None]
@@ -220,6 +221,7 @@ def train_step(layer: nn.Module, batch_size: int) -> None:
 def metered(meter: FlopMeter, topology: str, batch_size: int, layer: nn.Module) -> None:
     meter.begin(topology)
     train_step(layer, batch_size)
+    meter.backward()
     meter.end(topology, batch_size)
 
 
@@ -237,11 +239,13 @@ def test_only_the_first_step_of_a_topology_is_counted() -> None:
     metered(meter, "host", 6, layer)
     meter.begin("host")
     train_step(layer, 100)
+    meter.backward()
     meter.end("host", 6)
     assert meter.total == 12 * LAYER_FLOPS
     meter.begin("grown")
     train_step(layer, 3)
     train_step(layer, 3)
+    meter.backward()
     meter.end("grown", 3)
     assert meter.per_sample("grown") == 2 * LAYER_FLOPS
     assert meter.per_sample("host") == LAYER_FLOPS
@@ -268,6 +272,18 @@ def test_a_failed_step_is_aborted_and_counted_when_it_is_tried_again() -> None:
     assert meter.total == 0.0
     meter.abort()
     metered(meter, "host", 6, layer)
+    assert meter.total == 6 * LAYER_FLOPS
+
+
+def test_a_step_without_a_backward_pass_is_no_step() -> None:
+    meter, layer = FlopMeter(), nn.Linear(8, 4)
+    meter.begin("host")
+    layer(torch.randn(6, 8))
+    meter.end("host", 6)
+    assert meter.per_sample("host") is None
+    metered(meter, "host", 6, layer)
+    meter.begin("host")
+    meter.end("host", 6)
     assert meter.total == 6 * LAYER_FLOPS
 
 

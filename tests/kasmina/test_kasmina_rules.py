@@ -17,7 +17,7 @@ THRESHOLDS = [entry.name for entry in fields(GateRules)]
 def test_a_threshold_is_finite_and_at_least_0(name: str, value: float) -> None:
     """An infinite one could not be written beside what was measured: JSON has no infinity."""
     rule: dict[str, Any] = {name: value}
-    with pytest.raises(InvalidArgument, match=f"gate rule {name} must be at least 0 and finite"):
+    with pytest.raises(InvalidArgument, match=f"gate rule {name} must be a finite number"):
         GateRules(**rule)
 
 
@@ -35,7 +35,7 @@ def test_a_trust_radius_is_positive_and_finite(value: float) -> None:
 
 @pytest.mark.parametrize("rule", [{"embargo": 0}, {"max_fossils": 0}, {"max_fossils": -1}])
 def test_embargo_and_fossils_are_at_least_1(rule: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgument, match="must be at least 1"):
+    with pytest.raises(InvalidArgument, match="must be a whole number of at least 1"):
         LifecycleRules(**rule)
     assert LifecycleRules(embargo=1, max_fossils=None).max_fossils is None
 
@@ -45,7 +45,10 @@ def test_embargo_and_fossils_are_at_least_1(rule: dict[str, Any]) -> None:
     [
         ({"min_ages": {"GERMINATED": 1}}, r"min_ages\['GERMINATED'\] = 1: stages are TRAINING"),
         ({"min_ages": {"training": 1}}, r"min_ages\['training'\]"),
-        ({"min_ages": {"TRAINING": 0}}, r"min_ages\['TRAINING'\] = 0.*ages at least 1 epoch"),
+        (
+            {"min_ages": {"TRAINING": 0}},
+            r"min_ages\['TRAINING'\] = 0.*ages whole epochs, at least 1",
+        ),
         ({"max_ages": {"FOSSILIZED": 3}}, r"max_ages\['FOSSILIZED'\] = 3: stages are GERMINATED"),
         (
             {"min_ages": {"BLENDING": 11}},

@@ -163,7 +163,7 @@ def test_a_missing_objective_is_no_evidence_for_anything():
     deciding = policy(latest_fraction=None)
     missing = Objective(name="val/loss")
     choices = flat(deciding, slot("a"), last=9, objective=missing)
-    assert "too few values" in choices[0].reason
+    assert "val/loss was never seen" in choices[0].reason
     on_trial = slot("a", SeedStage.PROBATIONARY, cohort=3, age=9)
     assert not deciding.decide(state(on_trial, epoch=10, objective=missing))[0].slot
 

@@ -1,0 +1,22 @@
+"""Batches of modules that nothing is known of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+
+def run_example(module: LightningModule) -> object:
+    """A forward pass of ``module`` on its ``example_input_array``, which must be there."""
+    example: Any = module.example_input_array
+    if isinstance(example, Mapping):
+        return module(**example)
+    return module(*example) if isinstance(example, tuple) else module(example)
+
+
+def num_rows(batch: Any) -> int:
+    """Rows of the first tensor of a batch, 1 where there is none."""
+    tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim)
+    return next((int(tensor.shape[0]) for tensor in tensors), 1)
