@@ -1,4 +1,7 @@
-"""Leyline: the contracts between the subsystems. Imports neither torch nor any other subsystem."""
+"""Leyline: the contracts between the subsystems. Imports neither torch nor any other subsystem.
+
+Design: docs/design/detailed_design/00-leyline.md
+"""
 
 from esper_lightning.leyline.codec import decode, encode, pretty
 from esper_lightning.leyline.commands import (
@@ -17,12 +20,21 @@ from esper_lightning.leyline.errors import (
     InvalidArgument,
     NonFiniteTraining,
     SlotUnsuitable,
+    TrainingHalted,
     UnknownBlueprint,
     UnknownSlot,
     UnsupportedOptimizer,
     UnsupportedTraining,
 )
-from esper_lightning.leyline.events import Decision, Event, RunEnded, RunStarted, StageChanged
+from esper_lightning.leyline.events import (
+    AlarmLevel,
+    Decision,
+    Event,
+    Intervention,
+    RunEnded,
+    RunStarted,
+    StageChanged,
+)
 from esper_lightning.leyline.gates import Comparison, Gate, GateResult, Measurement
 from esper_lightning.leyline.shapes import (
     Attachment,
@@ -48,6 +60,7 @@ __all__ = [
     "LIVE_STAGES",
     "TRANSITIONS",
     "AdaptationCommand",
+    "AlarmLevel",
     "Attachment",
     "BlendCurve",
     "BlendSchedule",
@@ -68,6 +81,7 @@ __all__ = [
     "GrownSeed",
     "IllegalTransition",
     "Incubation",
+    "Intervention",
     "InvalidArgument",
     "Measurement",
     "NonFiniteTraining",
@@ -83,6 +97,7 @@ __all__ = [
     "SlotUnsuitable",
     "StageChanged",
     "SystemState",
+    "TrainingHalted",
     "UnknownBlueprint",
     "UnknownSlot",
     "UnsupportedOptimizer",

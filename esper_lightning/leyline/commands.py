@@ -8,6 +8,7 @@ from esper_lightning.leyline.errors import InvalidArgument
 from esper_lightning.leyline.stages import CommandKind
 
 ParameterValue = bool | int | float | str
+"""What a constructor parameter of a blueprint may be."""
 
 
 class BlendCurve(str, Enum):
@@ -34,14 +35,21 @@ class BlendSchedule(msgspec.Struct, frozen=True, kw_only=True):
         if self.curve not in curves:
             raise InvalidArgument(f"blend curve {self.curve!r} is unknown; allowed: {curves}")
         msgspec.structs.force_setattr(self, "curve", BlendCurve(self.curve))
-        if self.num_steps < 1:
-            raise InvalidArgument(f"blend num_steps must be at least 1, got {self.num_steps}")
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise InvalidArgument(
+                f"blend num_steps must be a whole number of at least 1, got {self.num_steps!r}"
+            )
 
 
 class Incubation(str, Enum):
-    """How a seed is raised before it is coupled to its host."""
+    """How a seed is raised before it is coupled to its host.
+
+    ``STRAIGHT_THROUGH`` trains it on the gradient that arrives at the slot, ``SHADOW`` on the loss
+    of second passes in which its output counts, ``DIRECT`` couples it at once.
+    """
 
     STRAIGHT_THROUGH = "straight_through"
+    SHADOW = "shadow"
     DIRECT = "direct"
 
 
@@ -49,14 +57,14 @@ class AdaptationCommand(msgspec.Struct, frozen=True, kw_only=True):
     """One command for one slot.
 
     Attributes:
-        id: unique within the run; a repeated id is refused.
+        id: unique within the run.
         run_id: the run it is for.
         kind: what to do.
         slot: module path of the slot; empty only for NOOP.
         blueprint: name of the blueprint (GERMINATE only).
         parameters: constructor parameters of the blueprint (GERMINATE only).
         incubation: how to raise the seed; None takes the slot's default (GERMINATE only).
-        blend: alpha ramp; None takes the default (GERMINATE only).
+        blend: alpha ramp; None takes the default (GERMINATE and PRUNE only).
         reason: in words.
     """
 

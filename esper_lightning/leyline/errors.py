@@ -44,6 +44,10 @@ class NonFiniteTraining(EsperError, ArithmeticError):
     """The host's own training produced NaN or infinity."""
 
 
+class TrainingHalted(EsperError):
+    """The governor stopped a run that it had rolled back too often."""
+
+
 class CommandRefused(EsperError):
     """A well-formed command that cannot be carried out now; nothing was changed."""
 

@@ -1,10 +1,12 @@
 """Records of what happened: the lines of ``events.jsonl``, in the order in which it happened."""
 
+from enum import Enum
+
 import msgspec
 
 from esper_lightning.leyline.commands import AdaptationCommand, ParameterValue
 from esper_lightning.leyline.gates import GateResult
-from esper_lightning.leyline.stages import CommandKind, SeedStage
+from esper_lightning.leyline.stages import LIVE_STAGES, CommandKind, SeedStage
 from esper_lightning.leyline.state import SystemState
 
 
@@ -42,6 +44,11 @@ class StageChanged(
     gate: GateResult | None = None
     reason: str = ""
 
+    @property
+    def prunes(self) -> bool:
+        """True where it is a fossil that goes."""
+        return self.after is SeedStage.CULLED and self.before not in LIVE_STAGES
+
     def __str__(self) -> str:
         what = f" {self.blueprint}" if self.blueprint else ""
         why = f": {self.reason}" if self.reason else ""
@@ -68,6 +75,43 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     refused: str = ""
 
 
+class AlarmLevel(str, Enum):
+    """What the governor does about an epoch that went wrong.
+
+    ``MINOR`` culls the suspects and keeps the network, ``SEVERE`` goes back to a snapshot in
+    memory, ``MAJOR`` to a checkpoint file, ``CRITICAL`` stops the run.
+    """
+
+    MINOR = "minor"
+    SEVERE = "severe"
+    MAJOR = "major"
+    CRITICAL = "critical"
+
+
+class Intervention(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="intervention"):
+    """The governor stepped in at an epoch boundary.
+
+    Attributes:
+        level: how.
+        alarm: what was wrong, in words, with the figures.
+        suspects: slots whose live seed is blamed.
+        restored: epoch at whose end the network was what it is again; None where it was kept.
+    """
+
+    run_id: str
+    epoch: int
+    step: int
+    level: AlarmLevel
+    alarm: str
+    suspects: tuple[str, ...] = ()
+    restored: int | None = None
+
+    def __str__(self) -> str:
+        who = f"; blamed: {', '.join(self.suspects)}" if self.suspects else ""
+        back = "" if self.restored is None else f"; back to the end of epoch {self.restored}"
+        return f"{self.level.value}: {self.alarm}{who}{back}"
+
+
 class RunEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="run_ended"):
     """The last line of a run. ``outcome`` is ``finished`` or ``failed: <error>``."""
 
@@ -77,5 +121,5 @@ class RunEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     outcome: str
 
 
-Event = RunStarted | StageChanged | Decision | SystemState | RunEnded
+Event = RunStarted | StageChanged | Decision | SystemState | Intervention | RunEnded
 """Any line of ``events.jsonl``; the field ``type`` tells which."""

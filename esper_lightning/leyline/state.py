@@ -46,6 +46,9 @@ class SeedState(msgspec.Struct, frozen=True, kw_only=True):
         legal: commands it may be given now.
         fossils: what has grown here.
         num_culls: seeds culled here so far.
+        isolation_violations: times the isolation monitor found that the live seed disturbed its
+            host; None where it has not looked.
+        quarantined: blueprints that are not planted here again, because they disturbed the host.
         reason: why it is where it is, in words.
     """
 
@@ -71,6 +74,8 @@ class SeedState(msgspec.Struct, frozen=True, kw_only=True):
     legal: tuple[CommandKind, ...] = ()
     fossils: tuple[FossilState, ...] = ()
     num_culls: int = 0
+    isolation_violations: int | None = None
+    quarantined: tuple[str, ...] = ()
     reason: str = ""
 
 

@@ -260,7 +260,7 @@ def test_values_that_break_a_rule_are_rejected_where_they_are() -> None:
     data = b'{"input": {"kind": "spatial", "sizes": [3, 8]}, "output": null}'
     with pytest.raises(DecodeError, match=r"spatial feature map has 3 positive sizes.*\$\.input"):
         decode(data, leyline.SlotShape)
-    with pytest.raises(DecodeError, match="num_steps must be at least 1, got 0"):
+    with pytest.raises(DecodeError, match="num_steps must be a whole number of at least 1, got 0"):
         decode(b'{"num_steps": 0}', BlendSchedule)
 
 

@@ -30,7 +30,8 @@ def test_an_unknown_curve_and_an_empty_ramp_are_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"'cubic' is unknown; allowed: \['linear', 'cosine'"):
         BlendSchedule(curve=unknown)
     for steps in (0, -1):
-        with pytest.raises(InvalidArgument, match=f"num_steps must be at least 1, got {steps}"):
+        told = f"num_steps must be a whole number of at least 1, got {steps}"
+        with pytest.raises(InvalidArgument, match=told):
             BlendSchedule(num_steps=steps)
 
 

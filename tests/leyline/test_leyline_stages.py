@@ -21,6 +21,7 @@ SLOT_COMMANDS = set(K) - {K.ROLLBACK, K.OPTIMIZER, K.BREAKER}
 MOVES = {
     (S.UNKNOWN, S.DORMANT),
     (S.DORMANT, S.GERMINATED),
+    (S.DORMANT, S.CULLED),
     (S.DORMANT, S.TERMINATED),
     (S.GERMINATED, S.TRAINING),
     (S.GERMINATED, S.PROBATIONARY),
@@ -34,11 +35,13 @@ MOVES = {
     (S.PROBATIONARY, S.FOSSILIZED),
     (S.PROBATIONARY, S.CULLED),
     (S.FOSSILIZED, S.DORMANT),
+    (S.FOSSILIZED, S.CULLED),
     (S.FOSSILIZED, S.TERMINATED),
     (S.CULLED, S.EMBARGOED),
     (S.EMBARGOED, S.RESETTING),
     (S.RESETTING, S.DORMANT),
     (S.RESETTING, S.TERMINATED),
+    (S.TERMINATED, S.CULLED),
 }
 
 
@@ -64,18 +67,20 @@ def test_every_pair_of_stages_is_a_move_or_is_not(before: SeedStage, after: Seed
     assert (after in TRANSITIONS[before]) == ((before, after) in MOVES)
 
 
-def test_every_stage_can_be_reached_and_only_the_last_is_an_end() -> None:
+def test_every_stage_can_be_reached_and_only_pruning_leads_out_of_the_last() -> None:
     reached, frontier = {S.UNKNOWN}, [S.UNKNOWN]
     while frontier:
         new = TRANSITIONS[frontier.pop()] - reached
         reached |= new
         frontier += new
     assert reached == set(S)
-    assert [stage for stage in S if not TRANSITIONS[stage]] == [S.TERMINATED]
+    assert all(TRANSITIONS.values())
+    assert TRANSITIONS[S.TERMINATED] == {S.CULLED}
 
 
-def test_a_seed_is_alive_where_it_can_be_culled() -> None:
-    assert {stage for stage in S if S.CULLED in TRANSITIONS[stage]} == LIVE_STAGES
+def test_seeds_that_are_alive_and_fossils_of_slots_at_rest_can_go() -> None:
+    ends = {stage for stage in S if S.CULLED in TRANSITIONS[stage]}
+    assert ends == LIVE_STAGES | {S.FOSSILIZED, S.DORMANT, S.TERMINATED}
 
 
 def test_a_culled_seed_comes_back_only_through_embargo_and_reset() -> None:
@@ -97,7 +102,8 @@ def test_commands_agree_with_moves(stage: SeedStage) -> None:
     moves = TRANSITIONS[stage]
     assert (stage in LEGAL_COMMANDS[K.GERMINATE]) == (S.GERMINATED in moves)
     assert (stage in LEGAL_COMMANDS[K.FOSSILIZE]) == (S.FOSSILIZED in moves)
-    assert (stage in LEGAL_COMMANDS[K.CULL]) == (S.CULLED in moves)
+    leaves = stage in LEGAL_COMMANDS[K.CULL] | LEGAL_COMMANDS[K.PRUNE]
+    assert leaves == (S.CULLED in moves)
     assert LEGAL_COMMANDS[K.CULL] <= LEGAL_COMMANDS[K.EMERGENCY]
     onwards = moves & LIVE_STAGES if stage in LIVE_STAGES else frozenset()
     assert (stage in LEGAL_COMMANDS[K.ADVANCE]) == bool(onwards)
@@ -106,9 +112,11 @@ def test_commands_agree_with_moves(stage: SeedStage) -> None:
 @pytest.mark.parametrize("stage", S)
 def test_legal_commands_are_those_of_the_table(stage: SeedStage) -> None:
     table = {kind for kind, stages in LEGAL_COMMANDS.items() if stage in stages}
-    assert set(legal_commands(stage)) == table - {K.RESUME}
+    needs_fossil = {K.PRUNE, K.EMERGENCY} if K.PRUNE in table else set()
+    assert set(legal_commands(stage)) == table - {K.RESUME} - needs_fossil
+    assert set(legal_commands(stage, has_fossils=True)) == table - {K.RESUME}
     rests = {K.RESUME, K.CULL, K.EMERGENCY, K.NOOP}
-    assert set(legal_commands(stage, paused=True)) == table & rests
+    assert set(legal_commands(stage, paused=True)) == (table - needs_fossil) & rests
     for paused in (False, True):
         legal = legal_commands(stage, paused=paused)
         assert list(legal) == [kind for kind in K if kind in legal]
