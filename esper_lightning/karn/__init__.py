@@ -1,4 +1,7 @@
-"""Karn: the catalogue of what a seed can be."""
+"""Karn: the catalogue of what a seed can be.
+
+Design: docs/design/detailed_design/05-karn.md
+"""
 
 from esper_lightning.karn.blueprint import Blueprint, Tier
 from esper_lightning.karn.catalogue import CATALOGUE, build, get

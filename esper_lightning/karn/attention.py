@@ -48,8 +48,10 @@ class SpatialAttention(CountableBranch):
         """``(B, C, H, W)`` to the same."""
         batch, _, height, width = x.shape
         # (B, 3, heads, head channels, pixels), then three times (B, heads, pixels, head channels)
-        qkv = self.query_key_value(self.norm(x)).reshape(
-            batch, 3, self.num_heads, self.head_channels, height * width
+        qkv = (
+            self.query_key_value(self.norm(x))
+            .contiguous()
+            .reshape(batch, 3, self.num_heads, self.head_channels, height * width)
         )
         query, key, value = qkv.transpose(-2, -1).unbind(1)
         attended = F.scaled_dot_product_attention(query, key, value)

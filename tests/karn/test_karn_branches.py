@@ -278,6 +278,20 @@ def test_other_dtypes(case: Case, dtype: torch.dtype) -> None:
     )
 
 
+@pytest.mark.parametrize("case", [c for c in DEFAULTS if c.batch().ndim == 4], ids=str)
+def test_channels_last_is_the_same(case: Case) -> None:
+    branch, x = awake(case).double(), case.batch().double()
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        taken = x.detach().clone(memory_format=layout).requires_grad_()
+        branch.zero_grad()
+        out = branch(taken)
+        backward((out * noise(out.shape).double()).sum())
+        found.append([out, taken.grad, *(p.grad for p in branch.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @every_default
 def test_autocast_does_not_promote_the_host(case: Case) -> None:
     branch, x = awake(case), case.batch().bfloat16()
