@@ -1,6 +1,16 @@
-"""Tolaria: the training loop. Module, hosts, data, learning rates."""
+"""Tolaria: the training loop. Module, hosts, data, learning rates.
 
-from esper_lightning.tolaria.data import Digits, SplitDataModule, TensorDataModule
+Design: docs/design/detailed_design/01-tolaria.md
+"""
+
+from esper_lightning.tolaria.data import (
+    MNIST,
+    Digits,
+    FashionMNIST,
+    SplitDataModule,
+    TensorDataModule,
+)
+from esper_lightning.tolaria.health import Alarm, Health, HealthRules, Reading
 from esper_lightning.tolaria.hosts import CNN, MLP
 from esper_lightning.tolaria.module import Tolaria
 from esper_lightning.tolaria.schedule import (
@@ -10,17 +20,26 @@ from esper_lightning.tolaria.schedule import (
     Newcomer,
     WarmupStableDecay,
 )
+from esper_lightning.tolaria.snapshot import Snapshot, is_finite
 
 __all__ = [
     "CNN",
     "MLP",
+    "MNIST",
+    "Alarm",
     "Constant",
     "Cosine",
     "Digits",
+    "FashionMNIST",
     "GroupwiseLR",
+    "Health",
+    "HealthRules",
     "Newcomer",
+    "Reading",
+    "Snapshot",
     "SplitDataModule",
     "TensorDataModule",
     "Tolaria",
     "WarmupStableDecay",
+    "is_finite",
 ]

@@ -82,6 +82,10 @@ class Tolaria(LightningModule):
         """Log loss and accuracy on test."""
         self._step("test", batch)
 
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean cross-entropy of a batch; logs nothing and updates no metric."""
+        return F.cross_entropy(self._logits(batch[0]), batch[1])
+
     def configure_optimizers(self) -> Any:
         """One optimiser, and one scheduler that owns every rate, stepped every optimiser step."""
         optimizer = self._optimizer(host_groups(self.host, weight_decay=self.weight_decay))
@@ -104,13 +108,7 @@ class Tolaria(LightningModule):
 
     def _step(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch
-        logits = self.host(inputs)
-        if not isinstance(logits, Tensor):
-            raise InvalidArgument(
-                f"host {type(self.host).__name__} returned {type(logits).__name__}; Tolaria needs "
-                f"one tensor of logits (B, num_classes). Wrap the host, or use Kasmina with a "
-                f"LightningModule of your own"
-            )
+        logits = self._logits(inputs)
         loss = F.cross_entropy(logits, targets)
         accuracy = {
             "train": self.train_accuracy,
@@ -119,9 +117,21 @@ class Tolaria(LightningModule):
         }[split]
         accuracy(logits, targets)
         size = len(inputs)
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        self.log(
+            f"{split}/loss", loss, on_epoch=True, on_step=False, batch_size=size, sync_dist=True
+        )
         self.log(f"{split}/acc", accuracy, on_step=False, on_epoch=True, batch_size=size)
         return loss
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        logits = self.host(inputs)
+        if not isinstance(logits, Tensor):
+            raise InvalidArgument(
+                f"host {type(self.host).__name__} returned {type(logits).__name__}; Tolaria needs "
+                f"one tensor of logits (B, num_classes). Wrap the host, or use Kasmina with a "
+                f"LightningModule of your own"
+            )
+        return logits
 
 
 def _adamw(groups: list[dict[str, Any]]) -> Optimizer:

@@ -80,7 +80,9 @@ def fit(*callbacks, num_workers: int, resume=None, accumulate: int = 1) -> Recor
         enable_checkpointing=False,
         callbacks=list(callbacks),
     )
-    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    if resume is not None:
+        torch.load(resume, weights_only=True)  # nothing in it is code
+    trainer.fit(model, datamodule=data, ckpt_path=resume)
     return model
 
 

@@ -1,18 +1,41 @@
 """Data modules with three disjoint splits."""
 
 from esper_lightning.tolaria.data.digits import Digits
+from esper_lightning.tolaria.data.errors import DataDamaged, DataMissing, DownloadFailed
+from esper_lightning.tolaria.data.fashion_mnist import FashionMNIST
+from esper_lightning.tolaria.data.idx import read_idx
+from esper_lightning.tolaria.data.idx_images import IdxImages
+from esper_lightning.tolaria.data.idx_source import IdxFile, IdxSource
 from esper_lightning.tolaria.data.labelled import LabelledTensors
+from esper_lightning.tolaria.data.mnist import MNIST
+from esper_lightning.tolaria.data.pixels import LabelledPixels
 from esper_lightning.tolaria.data.sampler import EpochShuffle
 from esper_lightning.tolaria.data.splits import SplitDataModule, TensorDataModule
-from esper_lightning.tolaria.data.stratify import Splits, stratified_sample, three_way_split
+from esper_lightning.tolaria.data.stratify import (
+    Splits,
+    hold_out_val,
+    stratified_sample,
+    three_way_split,
+)
 
 __all__ = [
+    "MNIST",
+    "DataDamaged",
+    "DataMissing",
     "Digits",
+    "DownloadFailed",
     "EpochShuffle",
+    "FashionMNIST",
+    "IdxFile",
+    "IdxImages",
+    "IdxSource",
+    "LabelledPixels",
     "LabelledTensors",
     "SplitDataModule",
     "Splits",
     "TensorDataModule",
+    "hold_out_val",
+    "read_idx",
     "stratified_sample",
     "three_way_split",
 ]

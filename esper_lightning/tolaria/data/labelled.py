@@ -32,11 +32,15 @@ class LabelledTensors(Dataset[Batch]):
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.inputs[index], self.labels[index]
+        return self.prepared(self.inputs[index]), self.labels[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         chosen = torch.tensor(indices)
-        return self.inputs[chosen], self.labels[chosen]
+        return self.prepared(self.inputs[chosen]), self.labels[chosen]
+
+    def prepared(self, inputs: Tensor) -> Tensor:
+        """Inputs as a model takes them, float32, from inputs as they are stored: here the same."""
+        return inputs
 
     def take(self, indices: Tensor) -> "LabelledTensors":
         """The examples at ``indices``, in that order."""
@@ -60,11 +64,6 @@ class LabelledTensors(Dataset[Batch]):
                 f"{what}: inputs have shape {tuple(inputs.shape)}; expected (N, "
                 f"{', '.join(map(str, input_shape))}), the first dimension counting the examples"
             )
-        if inputs.dtype != torch.float32:
-            raise InvalidArgument(
-                f"{what}: inputs are {inputs.dtype}, expected torch.float32; "
-                "convert them with .float() and bring them to a scale near 1"
-            )
         if labels.ndim != 1 or labels.dtype != torch.int64:
             raise InvalidArgument(
                 f"{what}: labels are {labels.dtype} of shape {tuple(labels.shape)}; expected "
@@ -78,12 +77,7 @@ class LabelledTensors(Dataset[Batch]):
             raise InvalidArgument(
                 f"{what}: no examples; every split needs some, enlarge its fraction or the data"
             )
-        broken = (~torch.isfinite(inputs).flatten(1).all(dim=1)).nonzero().flatten()
-        if len(broken):
-            raise InvalidArgument(
-                f"{what}: {len(broken)} of {len(inputs)} inputs are not finite, the first at index "
-                f"{int(broken[0])}; drop these examples or fill in the missing values"
-            )
+        self.check_values(what)
         outside = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
         if len(outside):
             first = int(outside[0])
@@ -91,6 +85,28 @@ class LabelledTensors(Dataset[Batch]):
                 f"{what}: {len(outside)} of {len(labels)} labels are out of range, the first at "
                 f"index {first} is {int(labels[first])}; allowed are 0 to {num_classes - 1}, "
                 "number the classes from 0 or raise num_classes"
+            )
+
+    def check_values(self, what: str) -> None:
+        """Refuse inputs whose type or values a model cannot take.
+
+        Args:
+            what: name of the data and the split, for the error.
+
+        Raises:
+            InvalidArgument: a type other than float32, or inputs that are not finite.
+        """
+        inputs = self.inputs
+        if inputs.dtype != torch.float32:
+            raise InvalidArgument(
+                f"{what}: inputs are {inputs.dtype}, expected torch.float32; "
+                "convert them with .float() and bring them to a scale near 1"
+            )
+        broken = (~torch.isfinite(inputs).flatten(1).all(dim=1)).nonzero().flatten()
+        if len(broken):
+            raise InvalidArgument(
+                f"{what}: {len(broken)} of {len(inputs)} inputs are not finite, the first at index "
+                f"{int(broken[0])}; drop these examples or fill in the missing values"
             )
 
 

@@ -90,7 +90,8 @@ class SplitDataModule(LightningDataModule):
 
     def example_input(self, num: int = 8) -> Tensor:
         """The first ``num`` training inputs, fewer where there are fewer."""
-        return self.splits.train.inputs[:num]
+        train = self.splits.train
+        return train.prepared(train.inputs[:num])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch, by seed and epoch alone."""

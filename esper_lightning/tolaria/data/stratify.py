@@ -92,8 +92,50 @@ def three_way_split(
     generator = torch.Generator().manual_seed(split_seed)
     test, rest = stratified_sample(labels, round(test_fraction * len(labels)), generator=generator)
     num_val = min(round(val_fraction * len(labels)), len(rest))
-    val_of_rest, train_of_rest = stratified_sample(labels[rest], num_val, generator=generator)
-    val, train = rest[val_of_rest], rest[train_of_rest]
+    remaining = examples.take(rest)
+    train, val = _train_and_val(remaining, num_val=num_val, subset=subset, generator=generator)
+    return Splits(train=train, val=val, test=examples.take(test))
+
+
+def hold_out_val(
+    examples: LabelledTensors,
+    test: LabelledTensors,
+    *,
+    num_val: int,
+    split_seed: int,
+    subset: int | None = None,
+) -> Splits:
+    """Split the training examples of data whose test split is published, stratified by class.
+
+    The val split depends on ``num_val`` and ``split_seed`` only: a smaller ``subset`` is measured
+    on the same examples.
+
+    Args:
+        examples: all but those of test.
+        test: the published test split.
+        num_val: how many of ``examples`` become val.
+        split_seed: decides which example goes where.
+        subset: keep only so many of the others for training.
+
+    Raises:
+        InvalidArgument: ``num_val`` leaves nothing to train on, or ``subset`` is more than there
+            is.
+    """
+    if not 1 <= num_val < len(examples):
+        raise InvalidArgument(
+            f"num_val must be at least 1 and below the {len(examples)} examples that train and val "
+            f"share, got {num_val}"
+        )
+    generator = torch.Generator().manual_seed(split_seed)
+    train, val = _train_and_val(examples, num_val=num_val, subset=subset, generator=generator)
+    return Splits(train=train, val=val, test=test)
+
+
+def _train_and_val(
+    examples: LabelledTensors, *, num_val: int, subset: int | None, generator: torch.Generator
+) -> tuple[LabelledTensors, LabelledTensors]:
+    labels = examples.labels
+    val, train = stratified_sample(labels, num_val, generator=generator)
     if subset is not None:
         if not 1 <= subset <= len(train):
             raise InvalidArgument(
@@ -101,4 +143,4 @@ def three_way_split(
             )
         kept, _ = stratified_sample(labels[train], subset, generator=generator)
         train = train[kept]
-    return Splits(train=examples.take(train), val=examples.take(val), test=examples.take(test))
+    return examples.take(train), examples.take(val)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from esper_lightning.kasmina.parameter_groups import PLANTED_AT
+from esper_lightning.kasmina import PLANTED_AT
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria.schedule.policies import HostPolicy, Newcomer, WarmupStableDecay
 

@@ -1,0 +1,193 @@
+"""Whether an epoch went well: what is measured, compared with how the run went so far."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from esper_lightning.leyline import AlarmLevel, InvalidArgument
+
+
+class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
+    """When an epoch is not to be kept. All thresholds are relative to the run itself.
+
+    Attributes:
+        loss_factor: times its running mean that the training loss may reach; a loss below that of
+            the first epoch never is an explosion.
+        gradient_factor: times its running mean that the host's gradient norm may reach.
+        max_drop: share of what the objective has gained since the first epoch that may be lost from
+            one epoch to the next when something grew not long ago.
+        window: epochs of the running means.
+        max_rollbacks: within ``period`` epochs; one more stops the run.
+        period: epochs, for which also a fossil is under suspicion.
+    """
+
+    loss_factor: float = 15.0
+    gradient_factor: float = 5.0
+    max_drop: float = 1.0
+    window: int = 5
+    max_rollbacks: int = 3
+    period: int = 10
+
+    def __post_init__(self) -> None:
+        for name, least in (("loss_factor", 1.0), ("gradient_factor", 1.0), ("max_drop", 0.0)):
+            value = getattr(self, name)
+            if not _is_number(value) or not value > least:
+                raise InvalidArgument(f"{name} must be above {least:g}, got {value!r}")
+        for name in ("window", "max_rollbacks", "period"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InvalidArgument(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """What an epoch is judged by.
+
+    Attributes:
+        loss: mean training loss; None where it is not known.
+        gradient_norm: mean L2 norm of the host's gradient; None where it was not measured.
+        objective: the monitored validation metric; None where it is missing.
+        mode: ``min`` or ``max``.
+        finite: every weight and buffer is.
+        untrained: how many of the host's tensors got a gradient of exactly 0 whenever it was looked
+            at.
+        grown: something that grew not long ago acts on the network's output.
+    """
+
+    loss: float | None
+    gradient_norm: float | None
+    objective: float | None
+    mode: str
+    finite: bool
+    untrained: int
+    grown: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alarm:
+    """What is wrong with an epoch.
+
+    Attributes:
+        level: ``MINOR`` where the network can be kept, ``SEVERE`` where it cannot.
+        what: in words, with the figures.
+    """
+
+    level: AlarmLevel
+    what: str
+
+
+class Health:
+    """Judges epochs by those before them.
+
+    Args:
+        rules: when an epoch is not to be kept.
+    """
+
+    def __init__(self, rules: HealthRules) -> None:
+        self.rules = rules
+        self._losses: deque[float] = deque(maxlen=rules.window)
+        self._norms: deque[float] = deque(maxlen=rules.window)
+        self._first_loss: float | None = None
+        self._first_objective: float | None = None
+        self._objective: float | None = None
+        self._untrained = 0
+
+    def judge(self, reading: Reading) -> Alarm | None:
+        """The worst that is wrong, None for an epoch that may be kept."""
+        for level, what in (
+            (AlarmLevel.SEVERE, self._not_finite(reading)),
+            (AlarmLevel.SEVERE, self._loss_explosion(reading.loss)),
+            (AlarmLevel.SEVERE, self._drop(reading)),
+            (AlarmLevel.SEVERE, self._blocked(reading)),
+            (AlarmLevel.MINOR, self._gradient_explosion(reading.gradient_norm)),
+        ):
+            if what:
+                return Alarm(level=level, what=what)
+        return None
+
+    def accept(self, reading: Reading) -> None:
+        """Let an epoch that was kept be one of those that later ones are judged by."""
+        if reading.loss is not None:
+            self._losses.append(reading.loss)
+            self._first_loss = reading.loss if self._first_loss is None else self._first_loss
+        if reading.gradient_norm is not None and math.isfinite(reading.gradient_norm):
+            self._norms.append(reading.gradient_norm)
+        self._untrained = reading.untrained
+        if reading.objective is not None:
+            if self._first_objective is None:
+                self._first_objective = reading.objective
+            self._objective = reading.objective
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epochs that were kept."""
+        return {
+            "losses": list(self._losses),
+            "norms": list(self._norms),
+            "first_loss": self._first_loss,
+            "first_objective": self._first_objective,
+            "objective": self._objective,
+            "untrained": self._untrained,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._losses = deque(state["losses"], maxlen=self.rules.window)
+        self._norms = deque(state["norms"], maxlen=self.rules.window)
+        self._first_loss = state["first_loss"]
+        self._first_objective = state["first_objective"]
+        self._objective = state["objective"]
+        self._untrained = state["untrained"]
+
+    def _not_finite(self, reading: Reading) -> str:
+        if reading.loss is not None and not math.isfinite(reading.loss):
+            return f"the training loss is {reading.loss}"
+        return "" if reading.finite else "weights or buffers are not finite"
+
+    def _loss_explosion(self, loss: float | None) -> str:
+        if loss is None or not self._losses or self._first_loss is None:
+            return ""
+        usual = sum(self._losses) / len(self._losses)
+        if loss <= self.rules.loss_factor * usual or loss <= self._first_loss:
+            return ""
+        return (
+            f"the training loss {loss:.4g} is more than {self.rules.loss_factor:g} times its mean "
+            f"{usual:.4g} and above that of the first epoch, {self._first_loss:.4g}"
+        )
+
+    def _gradient_explosion(self, norm: float | None) -> str:
+        if norm is None or not self._norms:
+            return ""
+        usual = sum(self._norms) / len(self._norms)
+        # NaN is no explosion of the host's gradient alone: the loss or the weights will tell.
+        if not norm > self.rules.gradient_factor * usual:
+            return ""
+        return (
+            f"the host's gradient norm {norm:.4g} is more than {self.rules.gradient_factor:g} "
+            f"times its mean {usual:.4g}"
+        )
+
+    def _drop(self, reading: Reading) -> str:
+        now, before, first = reading.objective, self._objective, self._first_objective
+        if now is None or before is None or first is None or not reading.grown:
+            return ""
+        sign = 1.0 if reading.mode == "max" else -1.0
+        gained, lost = sign * (before - first), sign * (before - now)
+        if gained <= 0 or lost <= self.rules.max_drop * gained:
+            return ""
+        return (
+            f"the objective went from {before:.4g} to {now:.4g}, which is {lost / gained:.0%} of "
+            f"what it had gained since {first:.4g}"
+        )
+
+    def _blocked(self, reading: Reading) -> str:
+        more = reading.untrained - self._untrained
+        if more <= 0 or not reading.grown or not self._losses:
+            return ""
+        return f"{more} of the host's tensors get no gradient any more"
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and value == value

@@ -1,0 +1,104 @@
+"""When an epoch is not to be kept, by figures of the run itself."""
+
+import math
+from typing import Any
+
+import pytest
+
+from esper_lightning.leyline import AlarmLevel, InvalidArgument
+from esper_lightning.tolaria import Health, HealthRules, Reading
+
+
+def reading(**changes: Any) -> Reading:
+    usual: dict[str, Any] = {
+        "loss": 1.0,
+        "gradient_norm": 2.0,
+        "objective": 1.0,
+        "mode": "min",
+        "finite": True,
+        "untrained": 0,
+        "grown": True,
+    }
+    return Reading(**{**usual, **changes})
+
+
+def trained(*losses: float, **rules: Any) -> Health:
+    health = Health(HealthRules(**rules))
+    for loss in losses:
+        assert health.judge(reading(loss=loss, objective=loss)) is None
+        health.accept(reading(loss=loss, objective=loss))
+    return health
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "words"),
+    [
+        ({"loss": math.nan}, AlarmLevel.SEVERE, "the training loss is nan"),
+        ({"loss": math.inf}, AlarmLevel.SEVERE, "the training loss is inf"),
+        ({"finite": False}, AlarmLevel.SEVERE, "weights or buffers are not finite"),
+        ({"loss": 9.0}, AlarmLevel.SEVERE, "9 is more than 15 times its mean 0.3 and above"),
+        ({"objective": 2.3}, AlarmLevel.SEVERE, "from 0.2 to 2.3, which is 117% of what"),
+        ({"untrained": 2}, AlarmLevel.SEVERE, "2 of the host's tensors get no gradient"),
+        ({"gradient_norm": 10.1}, AlarmLevel.MINOR, "10.1 is more than 5 times its mean 2"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_figures(
+    change: dict[str, Any], level: AlarmLevel, words: str
+) -> None:
+    health = trained(2.0, 0.4, 0.2, window=2)
+    assert health.judge(reading(loss=0.2, objective=0.2)) is None
+    alarm = health.judge(reading(**{"loss": 0.2, "objective": 0.2, **change}))
+    assert alarm is not None
+    assert alarm.level is level
+    assert words in alarm.what
+
+
+def test_losses_below_the_first_one_never_explode() -> None:
+    health = trained(2.0, 1e-6, 1e-6, 1e-6, window=2)
+    assert health.judge(reading(loss=1.9, objective=1e-6)) is None
+
+
+@pytest.mark.parametrize("change", [{"objective": 50.0}, {"untrained": 3}])
+def test_without_growth_a_drop_is_the_hosts_own(change: dict[str, Any]) -> None:
+    health = trained(2.0, 0.4, 0.2)
+    assert health.judge(reading(loss=0.2, grown=False, **{"objective": 0.2, **change})) is None
+
+
+def test_a_score_that_is_maximised_may_fall_as_far_as_it_has_risen() -> None:
+    health = Health(HealthRules())
+    for accuracy in (0.1, 0.9):
+        health.accept(reading(objective=accuracy, mode="max"))
+    assert health.judge(reading(objective=0.11, mode="max")) is None
+    assert health.judge(reading(objective=0.09, mode="max")) is not None
+    assert health.judge(reading(objective=None, mode="max")) is None
+
+
+def test_a_first_epoch_has_nothing_to_be_compared_with() -> None:
+    health = Health(HealthRules())
+    assert health.judge(reading(loss=1e9, gradient_norm=1e9, objective=1e9, untrained=9)) is None
+    assert health.judge(reading(loss=math.nan)) is not None
+
+
+def test_it_goes_on_where_it_was() -> None:
+    health = trained(2.0, 0.4, 0.2, window=2)
+    other = Health(HealthRules(window=2))
+    other.load_state_dict(health.state_dict())
+    bad = reading(loss=9.0, objective=0.2)
+    assert other.judge(bad) == health.judge(bad)
+    assert other.state_dict() == health.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"loss_factor": 1.0}, "loss_factor must be above 1"),
+        ({"gradient_factor": "5"}, "gradient_factor must be above 1, got '5'"),
+        ({"max_drop": math.nan}, "max_drop must be above 0"),
+        ({"window": 0}, "window must be a whole number of at least 1"),
+        ({"max_rollbacks": True}, "max_rollbacks must be a whole number"),
+        ({"period": 2.0}, "period must be a whole number"),
+    ],
+)
+def test_thresholds_that_mean_nothing_are_refused(rules: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        HealthRules(**rules)
