@@ -1,7 +1,12 @@
-"""Kasmina: seeds in slots of any host; their lifecycle, gates, isolation and blending."""
+"""Kasmina: seeds in slots of any host; their lifecycle, gates, isolation and blending.
+
+Design: docs/design/detailed_design/02-kasmina.md
+"""
 
 from esper_lightning.kasmina.bed import SeedBed
 from esper_lightning.kasmina.branch import Branch, BuildBranch
+from esper_lightning.kasmina.bypass import Phase, PhaseCalls
+from esper_lightning.kasmina.export import NotExportable, save_program, save_source
 from esper_lightning.kasmina.feature_maps import feature_map, probing
 from esper_lightning.kasmina.flops import FlopCount, FlopMeter
 from esper_lightning.kasmina.graft import (
@@ -10,31 +15,57 @@ from esper_lightning.kasmina.graft import (
     possible_slots,
     regraft,
 )
+from esper_lightning.kasmina.host_gradients import HostGradients
+from esper_lightning.kasmina.host_paths import check_eager
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.optimizers import slot_groups_in_new_optimizers
-from esper_lightning.kasmina.parameter_groups import SlotGroups, add_slot_groups
+from esper_lightning.kasmina.parameter_groups import (
+    PLANTED_AT,
+    SlotGroups,
+    add_slot_groups,
+    has_slot_groups,
+)
+from esper_lightning.kasmina.passes import Loss
+from esper_lightning.kasmina.restore import restore
 from esper_lightning.kasmina.rules import GateRules, LifecycleRules
+from esper_lightning.kasmina.second_passes import SecondPasses
 from esper_lightning.kasmina.slot import SeedSlot
+from esper_lightning.kasmina.suspects import acting, suspects, what_grew
 from esper_lightning.kasmina.view import system_state
 
 __all__ = [
+    "PLANTED_AT",
     "Branch",
     "BuildBranch",
     "FlopCount",
     "FlopMeter",
     "GateRules",
+    "HostGradients",
     "LifecycleRules",
+    "Loss",
     "Moment",
+    "NotExportable",
+    "Phase",
+    "PhaseCalls",
+    "SecondPasses",
     "SeedBed",
     "SeedSlot",
     "SlotGroups",
+    "acting",
     "add_slot_groups",
     "auto_slots",
+    "check_eager",
     "feature_map",
+    "has_slot_groups",
     "insert_slots",
     "possible_slots",
     "probing",
     "regraft",
+    "restore",
+    "save_program",
+    "save_source",
     "slot_groups_in_new_optimizers",
+    "suspects",
     "system_state",
+    "what_grew",
 ]

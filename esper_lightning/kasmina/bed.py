@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from esper_lightning.kasmina import gates, lifecycle
+from esper_lightning.kasmina.checks import check_incubation, checked, tried_out
 from esper_lightning.kasmina.judgement import Verdict, ask, gather
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.parameter_groups import SlotGroups
@@ -57,6 +58,11 @@ class SeedBed:
         rules: of the lifecycle.
         incubation: how a seed is raised unless its command says otherwise.
         fits: whether any blueprint fits a shape.
+        second_passes: whether the loss can be run again, beside the step: shadow incubation and the
+            isolation monitor need it.
+
+    Raises:
+        InvalidArgument: ``incubation`` needs second passes, and there are none.
     """
 
     def __init__(
@@ -67,10 +73,13 @@ class SeedBed:
         rules: LifecycleRules,
         incubation: Incubation = Incubation.DIRECT,
         fits: Callable[[SlotShape], bool],
+        second_passes: bool = False,
     ) -> None:
         self.network = network
         self.incubation = incubation
         self._fits = fits
+        self._second_passes = second_passes
+        check_incubation(incubation, second_passes=second_passes)
         self.slots = dict(slots)
         self.rules = rules
         self.watch = StepWatch(self.slots)
@@ -86,10 +95,28 @@ class SeedBed:
             raise CommandRefused("the slots have no optimiser yet; call bind(optimizer) first")
         return self._groups
 
+    @property
+    def is_bound(self) -> bool:
+        """True once there is an optimiser."""
+        return self._groups is not None
+
     def bind(self, optimizer: Optimizer) -> None:
         """Use ``optimizer``, which has the slots' empty groups; fill them with what is there."""
         self._groups = SlotGroups(optimizer, self.slots)
         self._groups.refill(self.slots)
+
+    def rewound(self, elapsed: int) -> None:
+        """Set the clocks and fill the groups after slots were set back, ``elapsed`` steps ago."""
+        for slot in self.slots.values():
+            lifecycle.delay(slot, elapsed)
+        self.groups.refill(self.slots)
+
+    def quarantine(self, path: str) -> None:
+        """Never plant in a slot again what grew there last: its live seed, or else a fossil."""
+        record = self.slots[path].record
+        grown = record.seed or (record.fossils[-1] if record.fossils else None)
+        if grown is not None:
+            record.quarantined = [*record.quarantined, grown.blueprint]
 
     def check_shapes(self) -> None:
         """After a forward pass: every slot was called, and something can grow in it.
@@ -105,6 +132,11 @@ class SeedBed:
                 )
             if not self._fits(slot.record.shape):
                 raise SlotUnsuitable(f"no blueprint fits slot {path!r} ({slot.record.shape})")
+
+    def end(self) -> None:
+        """Training is over: nothing that was culled is left in the network."""
+        for slot in self.slots.values():
+            lifecycle.remove_culled(slot)
 
     def has_live_seeds(self) -> bool:
         """True when a seed is on its way through the lifecycle."""
@@ -194,7 +226,7 @@ class SeedBed:
             if slot.record.seed is not None:
                 slot.record.seed.evidence.append(gather(slot, self.watch, moment))
         for slot in self.slots.values():
-            if not slot.record.paused:
+            if not slot.record.paused or _is_quarantined(slot):
                 changes += self._move_by_itself(slot, moment)
         return changes
 
@@ -205,6 +237,7 @@ class SeedBed:
             CommandRefused: it cannot be carried out now (IllegalTransition, GateFailed).
             InvalidArgument: unknown slot or blueprint, parameter out of range.
         """
+        command = checked(command)
         if command.kind not in LEGAL_COMMANDS:
             known = ", ".join(kind.name for kind in LEGAL_COMMANDS)
             raise CommandRefused(f"{command.kind.name} is not a command for a slot; those: {known}")
@@ -215,9 +248,12 @@ class SeedBed:
             raise UnknownSlot(
                 f"{command.kind.name}: {command.slot!r} is not a slot; slots: {list(self.slots)}"
             )
-        allowed = legal_commands(slot.record.stage, paused=slot.record.paused)
+        paused, fossils = slot.record.paused, slot.record.fossils
+        allowed = legal_commands(slot.record.stage, paused=paused, has_fossils=bool(fossils))
         if command.kind not in allowed:
-            why = "the seed is paused" if slot.record.paused else ""
+            why = "the seed is paused" if paused else ""
+            if command.kind in (CommandKind.PRUNE, CommandKind.EMERGENCY) and not fossils:
+                why = "it has no fossil"
             names = [kind.name for kind in allowed]
             raise IllegalTransition(slot.path, slot.record.stage, command.kind.name, names, why)
         match command.kind:
@@ -227,8 +263,12 @@ class SeedBed:
                 return self._pass_gate(slot, command, moment)
             case CommandKind.CULL:
                 return [self._move(slot, SeedStage.CULLED, moment, command.reason)]
+            case CommandKind.PRUNE:
+                return self._prune(slot, command, moment)
             case CommandKind.EMERGENCY if slot.record.stage is SeedStage.CULLED:
                 lifecycle.remove_seed(slot)
+            case CommandKind.EMERGENCY if slot.record.seed is None:
+                return self._prune(slot, command, moment, at_once=True)
             case CommandKind.EMERGENCY:
                 return [self._move(slot, SeedStage.CULLED, moment, command.reason, at_once=True)]
             case CommandKind.PAUSE:
@@ -250,14 +290,11 @@ class SeedBed:
     def _germinate(
         self, slot: SeedSlot, command: AdaptationCommand, moment: Moment
     ) -> list[StageChanged]:
-        rng_seed = _derived_seed(self.rules.seed, slot.path, slot.record.num_planted)
-        branch = slot.construct(command.blueprint, command.parameters, rng_seed=rng_seed)
+        _ = self.groups  # there must be some before anything is planted
         incubation = command.incubation or self.incubation
-        if incubation is Incubation.DIRECT and not branch.zero_at_birth:
-            raise InvalidArgument(
-                f"blueprint {command.blueprint!r} is not exactly 0 at birth and cannot be inserted "
-                f"directly; use incubation=straight_through for it"
-            )
+        check_incubation(incubation, second_passes=self._second_passes)
+        rng_seed = _derived_seed(self.rules.seed, slot.path, slot.record.num_planted)
+        branch = tried_out(slot, command, incubation=incubation, rng_seed=rng_seed)
         record = SeedRecord(
             blueprint=command.blueprint,
             parameters=dict(command.parameters),
@@ -273,6 +310,25 @@ class SeedBed:
         lifecycle.plant(slot, branch, record)
         planted = self._move(slot, SeedStage.GERMINATED, moment, command.reason)
         return [planted, *self._pass_sanity(slot, moment)]
+
+    def _prune(
+        self,
+        slot: SeedSlot,
+        command: AdaptationCommand,
+        moment: Moment,
+        *,
+        at_once: bool = False,
+    ) -> list[StageChanged]:
+        """The last fossil becomes a seed again, and is culled."""
+        self.groups.unfossilize(slot.path, slot.fossils[-1])
+        lifecycle.take_last_fossil(
+            slot,
+            moment,
+            blend=command.blend or self.rules.blend,
+            rng_seed=_derived_seed(self.rules.seed, slot.path, "prune", len(slot.record.culls)),
+            num_parameters=self.num_parameters(),
+        )
+        return [self._move(slot, SeedStage.CULLED, moment, command.reason, at_once=at_once)]
 
     def _pass_gate(
         self, slot: SeedSlot, command: AdaptationCommand, moment: Moment
@@ -290,6 +346,10 @@ class SeedBed:
 
     def _move_by_itself(self, slot: SeedSlot, moment: Moment) -> list[StageChanged]:
         record, stage = slot.record, slot.record.stage
+        if _is_quarantined(slot) and record.seed is not None:
+            self.quarantine(slot.path)
+            why = f"quarantined: it disturbed the host {record.seed.isolation_violations} times"
+            return [self._move(slot, SeedStage.CULLED, moment, why)]
         if stage in LIVE_STAGES and record.age >= self.rules.max_age(stage):
             result = self._judge(slot, moment)
             why = f"{record.age} epochs in {stage.name} are the most allowed; {result}"
@@ -353,6 +413,7 @@ class SeedBed:
             moment=moment,
             network_parameters=self.num_parameters(),
             rules=self.rules,
+            monitored=self._second_passes and self.rules.monitor_every is not None,
         )
 
     def _move(
@@ -374,6 +435,11 @@ class SeedBed:
             gate=gate,
             at_once=at_once,
         )
+
+
+def _is_quarantined(slot: SeedSlot) -> bool:
+    seed = slot.record.seed
+    return seed is not None and seed.quarantined and slot.record.stage in LIVE_STAGES
 
 
 def _derived_seed(*parts: object) -> int:

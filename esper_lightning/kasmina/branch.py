@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esper_lightning.leyline import Attachment, ParameterValue, SlotShape
@@ -37,3 +38,18 @@ BuildBranch = Callable[[str, Mapping[str, ParameterValue], SlotShape], Branch]
 """``build(name, parameters, shape)``: construct a named blueprint for a slot. Must be picklable (a
 module-level function), draw its initial weights from the global torch generator only, and raise
 ``UnknownBlueprint`` or ``InvalidArgument`` for what it cannot build."""
+
+
+def branch_output(branch: nn.Module, x: Tensor, h: Tensor) -> Tensor:
+    """One branch's output at its attachment point, fitted to the slot's output in size and dtype.
+
+    Args:
+        branch: what has grown.
+        x: input of the wrapped module, which a parallel branch reads.
+        h: the slot's output, which a series branch reads.
+    """
+    series = getattr(branch, "attachment", None) is Attachment.SERIES
+    output: Tensor = branch(h if series else x)
+    if output.ndim == 4 and output.shape[2:] != h.shape[2:]:
+        output = F.adaptive_avg_pool2d(output, (h.shape[2], h.shape[3]))
+    return output.to(h.dtype)

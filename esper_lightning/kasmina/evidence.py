@@ -1,32 +1,48 @@
 """Evidence gathered over an epoch, on the device, without ever waiting for it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+
+_KEPT = 64
+"""Observations that are kept before they are summed, all at once."""
 
 
 class Running:
     """Count, mean and spread of a quantity that is observed once a step.
 
-    Sums are kept as tensors where the values are; :meth:`mean` and :meth:`spread` wait for them.
+    Observations and sums are kept as tensors where the values are; :meth:`mean` and :meth:`spread`
+    wait for them.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self._kept: list[Tensor] = []
         self._sum: Tensor | None = None
         self._square: Tensor | None = None
 
     def add(self, value: Tensor) -> None:
         """Observe a 0-dimensional tensor."""
-        value = value.detach().to(torch.float64 if value.device.type == "cpu" else torch.float32)
         self.count += 1
-        if self._sum is None or self._square is None:
-            self._sum, self._square = value.clone(), value * value
-        else:
-            self._sum = self._sum + value
-            self._square = self._square + value * value
+        self._kept.append(value.detach().clone())
+        if len(self._kept) == _KEPT:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if not self._kept:
+            return
+        values = torch.stack(self._kept)
+        values = values.to(torch.float64 if values.device.type == "cpu" else torch.float32)
+        total, square = values.sum(), values.square().sum()
+        self._sum = total if self._sum is None else self._sum + total
+        self._square = square if self._square is None else self._square + square
+        self._kept = []
 
     def mean(self) -> float | None:
         """Mean, None without observations. May be NaN."""
+        self._reduce()
         return None if self._sum is None else float(self._sum) / self.count
 
     def spread(self) -> float | None:
@@ -37,8 +53,19 @@ class Running:
         variance = max(float(self._square) / self.count - mean * mean, 0.0)
         return float(variance**0.5 / abs(mean))
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was observed so far, not summed any further than it is."""
+        kept = torch.stack(self._kept) if self._kept else None
+        return {"count": self.count, "kept": kept, "sum": self._sum, "square": self._square}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.count, self._sum, self._square = state["count"], state["sum"], state["square"]
+        self._kept = [] if state["kept"] is None else list(state["kept"].unbind())
+
     def total(self) -> float | None:
         """Sum, None without observations."""
+        self._reduce()
         return None if self._sum is None else float(self._sum)
 
 
@@ -48,4 +75,3 @@ class SlotEvidence:
     def __init__(self) -> None:
         self.gradient_norm = Running()
         self.dropped = Running()
-        self.pressure = Running()

@@ -1,7 +1,9 @@
 """Feature maps of real tensors, and a probe that looks at them without leaving a trace."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,17 @@ def feature_map(tensor: Tensor, *, what: str = "tensor") -> FeatureMap:
             f"point (B, C, H, W), (B, T, D) or (B, D)"
         )
     return FeatureMap(kind=kind, sizes=tuple(int(size) for size in tensor.shape[1:]))
+
+
+def first_argument(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+    """What a call hands to the first parameter of ``module.forward``, by position or by name.
+
+    Where the name is not known (``**kwargs``), the keyword that comes first. None without any.
+    """
+    if args:
+        return args[0]
+    name = next(iter(inspect.signature(module.forward).parameters), "")
+    return kwargs.get(name, next(iter(kwargs.values()), None))
 
 
 @contextmanager

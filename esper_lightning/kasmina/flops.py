@@ -6,7 +6,8 @@ and attention on the CPU is counted as nothing. Elementwise work, FFTs, recurren
 and whatever runs in inference mode are not counted.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -105,6 +106,27 @@ class FlopMeter:
         if counted is not None:
             self._per_sample[topology] = counted.total / batch_size
         self.total += self._per_sample[topology] * batch_size
+
+    @contextmanager
+    def beside(self, work: Hashable, batch_size: int, *, afresh: bool = False) -> Iterator[None]:
+        """Bill what runs inside, which is no part of the step: counted once for each ``work``.
+
+        Args:
+            work: equal for two pieces of work that run the same operations on each sample.
+            batch_size: of this one.
+            afresh: count it each time.
+        """
+        known = None if afresh or self._counting is not None else self._per_sample.get(work)
+        if known is not None:
+            yield
+            self.total += known * batch_size
+            return
+        with FlopCount() as count:
+            yield
+        if self._counting is not None:  # it saw these operations too
+            self._counting.total -= count.total
+        self._per_sample[work] = count.total / batch_size
+        self.total += count.total
 
     def state_dict(self) -> dict[str, Any]:
         """What was spent so far; what a step costs is counted again."""

@@ -59,17 +59,24 @@ def sanity(
     return GateResult(gate=Gate.G0_SANITY, measurements=tuple(measured))
 
 
-def gradient_health(seed: SeedRecord, rules: GateRules) -> GateResult:
-    """G1, leaving TRAINING: gradients arrive and are finite."""
+def gradient_health(seed: SeedRecord, rules: GateRules, *, monitored: bool = False) -> GateResult:
+    """G1, leaving TRAINING: gradients arrive and are finite, and the host was never disturbed.
+
+    Args:
+        seed: its record.
+        rules: thresholds.
+        monitored: the isolation monitor looks at it; what it found is asked for.
+    """
     last = _last(seed, SeedStage.TRAINING)
     norm = None if last is None else last.gradient_norm
-    return GateResult(
-        gate=Gate.G1_GRADIENT_HEALTH,
-        measurements=(
-            _at_least("gradient norm", norm, rules.min_gradient_norm),
-            _at_most("dropped gradients", _dropped(last), rules.max_dropped, "of steps"),
-        ),
-    )
+    measured = [
+        _at_least("gradient norm", norm, rules.min_gradient_norm),
+        _at_most("dropped gradients", _dropped(last), rules.max_dropped, "of steps"),
+    ]
+    if monitored:
+        violations = seed.isolation_violations if seed.isolation_checks else None
+        measured.append(_at_most("isolation violations", violations, 0))
+    return GateResult(gate=Gate.G1_GRADIENT_HEALTH, measurements=tuple(measured))
 
 
 def stability(seed: SeedRecord, *, alpha: float, mode: str, rules: GateRules) -> GateResult:

@@ -33,13 +33,6 @@ def drop_if_not_finite(gradients: list[Tensor]) -> Tensor:
     return bad.float()
 
 
-def rms(gradients: list[Tensor]) -> Tensor:
-    """Root mean square over all elements, as a 0-dimensional tensor."""
-    count = sum(gradient.numel() for gradient in gradients)
-    mean: Tensor = total_norm(gradients) / count**0.5
-    return mean
-
-
 def clip_norm(gradients: list[Tensor], max_norm: float) -> None:
     """Scale all gradients in place so that their joint norm is at most ``max_norm``."""
     scale = (max_norm / (total_norm(gradients) + 1e-6)).clamp(max=1.0)

@@ -19,7 +19,7 @@ def gather(slot: SeedSlot, watch: StepWatch, moment: Moment) -> EpochEvidence:
     """What the epoch told about a slot's seed. Waits for the device."""
     seen = watch.evidence[slot.path]
     ratio: float | None = None
-    outputs = slot.sample_output()
+    outputs = slot.sample_output(slot.seed)
     if outputs is not None:
         produced, expected = (torch.linalg.vector_norm(tensor.float()) for tensor in outputs)
         ratio = float(produced / expected) if expected else None
@@ -52,6 +52,7 @@ def ask(
     moment: Moment,
     network_parameters: int,
     rules: LifecycleRules,
+    monitored: bool,
 ) -> Verdict:
     """Ask the gate that a live seed stands before. Changes nothing.
 
@@ -62,13 +63,14 @@ def ask(
         moment: now.
         network_parameters: of the network as it stands.
         rules: of the lifecycle.
+        monitored: the isolation monitor is on.
     """
     seed, mode = slot.record.seed, moment.objective.mode
     assert seed is not None
     assert slot.seed is not None
     match slot.record.stage:
         case SeedStage.TRAINING:
-            return Verdict(gates.gradient_health(seed, rules.gates))
+            return Verdict(gates.gradient_health(seed, rules.gates, monitored=monitored))
         case SeedStage.BLENDING:
             alpha = float(slot.alpha)
             return Verdict(gates.stability(seed, alpha=alpha, mode=mode, rules=rules.gates))
@@ -94,7 +96,7 @@ def ask(
         case _:
             result = gates.sanity(
                 slot.seed,
-                slot.sample_output(),
+                slot.sample_output(slot.seed),
                 incubation=seed.incubation,
                 network_parameters=network_parameters,
                 rules=rules.gates,

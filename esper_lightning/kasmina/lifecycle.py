@@ -1,5 +1,7 @@
 """Moving slots from stage to stage: what is allowed, and what each move does."""
 
+from msgspec.structs import replace
+
 from esper_lightning.kasmina.branch import Branch
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.parameter_groups import SlotGroups
@@ -8,10 +10,12 @@ from esper_lightning.kasmina.record import SeedRecord
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.leyline import (
     TRANSITIONS,
+    BlendSchedule,
     CulledSeed,
     GateResult,
     GrownSeed,
     IllegalTransition,
+    Incubation,
     SeedStage,
     StageChanged,
 )
@@ -100,6 +104,48 @@ def add_fossil(slot: SeedSlot, branch: Branch, grown: GrownSeed) -> None:
     slot.record.fossils = [*slot.record.fossils, grown]
 
 
+def remove_culled(slot: SeedSlot) -> None:
+    """Nothing of a seed that was ramping out stays behind when training ends before its ramp."""
+    if slot.record.stage is SeedStage.CULLED:
+        remove_seed(slot)
+
+
+def take_last_fossil(
+    slot: SeedSlot, moment: Moment, *, blend: BlendSchedule, rng_seed: int, num_parameters: int
+) -> None:
+    """Make the last fossil the slot's seed again; the slot's output stays the same.
+
+    The last one only: what came later was trained on top of what came before.
+
+    Args:
+        slot: with a fossil.
+        moment: now.
+        blend: along which it may ramp out.
+        rng_seed: of its random stream.
+        num_parameters: of the network, the fossil included.
+    """
+    grown = slot.record.fossils[-1]
+    record = SeedRecord(
+        blueprint=grown.blueprint,
+        parameters=dict(grown.parameters),
+        incubation=Incubation.DIRECT,
+        blend=blend,
+        num_parameters=grown.num_parameters,
+        planted_epoch=grown.planted_epoch,
+        planted_step=moment.step,
+        rng_seed=rng_seed,
+        network_parameters_before=num_parameters - grown.num_parameters,
+        flops_before=None,
+    )
+    fossil = slot.fossils[-1]
+    assert isinstance(fossil, Branch)
+    del slot.fossils[-1]
+    slot.record.fossils = slot.record.fossils[:-1]
+    slot.seed, slot.record.seed = fossil, record
+    slot.random = RandomStream(record.rng_seed)
+    slot.set_alpha(1.0)
+
+
 def remove_seed(slot: SeedSlot) -> None:
     """Nothing of a seed stays but its entry in the slot's history."""
     slot.seed, slot.record.seed = None, None
@@ -123,6 +169,17 @@ def resume(slot: SeedSlot, moment: Moment, reason: str) -> None:
         record.ramp_start += moment.step - record.paused_at
     record.paused_at, record.reason = None, reason
     slot.seed.requires_grad_(True)
+
+
+def delay(slot: SeedSlot, steps: int) -> None:
+    """Set what happens at a step of the run to ``steps`` later."""
+    record = slot.record
+    if record.seed is not None:
+        record.seed.planted_step += steps
+    if record.ramp_start is not None:
+        record.ramp_start += steps
+    if record.paused_at is not None:
+        record.paused_at += steps
 
 
 def _train(slot: SeedSlot, groups: SlotGroups, moment: Moment) -> None:
@@ -172,9 +229,13 @@ def _cull(
         ),
     ]
     alpha = float(slot.alpha)
-    if at_once or moment.is_last or alpha == 0.0:
+    # Alpha is set before a step, so the last one must find it at 0.
+    left = seed.blend.num_steps if moment.steps_left is None else moment.steps_left - 1
+    if at_once or left < 1 or alpha == 0.0:
         remove_seed(slot)
         return
+    if left < seed.blend.num_steps:
+        seed.blend = replace(seed.blend, num_steps=left)
     for parameter in slot.seed.requires_grad_(False).parameters():
         parameter.grad = None
     slot.record.ramp_start, slot.record.ramp_from = moment.step, alpha

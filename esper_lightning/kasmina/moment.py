@@ -35,6 +35,15 @@ class Moment:
     total_flops: float | None = None
 
     @property
+    def steps_left(self) -> int | None:
+        """Optimiser steps to the end of the run, None where that is not known."""
+        if self.is_last:
+            return 0
+        if self.max_epochs is None or not self.steps_per_epoch:
+            return None
+        return (self.max_epochs - self.epoch - 1) * self.steps_per_epoch
+
+    @property
     def is_last(self) -> bool:
         """True when no training step follows."""
         return self.max_epochs is not None and self.epoch + 1 >= self.max_epochs

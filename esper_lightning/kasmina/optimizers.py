@@ -6,7 +6,8 @@ from typing import Any
 
 from torch.optim import LBFGS, Optimizer, SparseAdam
 
-from esper_lightning.kasmina.parameter_groups import add_slot_groups
+from esper_lightning.kasmina.parameter_groups import add_slot_groups, remove_slot_groups
+from esper_lightning.kasmina.schedulers import entries_for_slots
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.leyline import UnsupportedOptimizer
 
@@ -38,20 +39,37 @@ def slot_groups_in_new_optimizers(slots: Mapping[str, SeedSlot]) -> Iterator[Non
 
     So a scheduler that is built right after it, as in most ``configure_optimizers``, sees all the
     groups it will ever have: groups that are added later break LambdaLR, OneCycleLR, SequentialLR
-    and others.
+    and others. A scheduler that is given one entry for each of the module's own groups takes them
+    for the slots' groups too. The module's own groups come first, those included that it adds to
+    an optimiser that is there.
 
     Raises:
         UnsupportedOptimizer: one is created that cannot grow.
+        InvalidArgument: a scheduler is given a list that fits neither the module's own groups nor
+            all of them.
     """
-    original = Optimizer.__init__
+    create, add = Optimizer.__init__, Optimizer.add_param_group
+    born: dict[Optimizer, list[int]] = {}
 
     def init(self: Optimizer, params: Any, defaults: dict[str, Any]) -> None:
         check_optimizer(self)
-        original(self, params, defaults)
-        add_slot_groups(self, slots)
+        create(self, params, defaults)
+        born[self] = add_slot_groups(self, slots)
+
+    def add_own(self: Optimizer, param_group: dict[str, Any]) -> None:
+        known = born.pop(self, None)
+        if known is None:
+            add(self, param_group)
+            return
+        remove_slot_groups(self)
+        add(self, param_group)
+        born[self] = add_slot_groups(self, slots)
 
     setattr(Optimizer, "__init__", init)  # noqa: B010
+    setattr(Optimizer, "add_param_group", add_own)  # noqa: B010
     try:
-        yield
+        with entries_for_slots(born.get):
+            yield
     finally:
-        setattr(Optimizer, "__init__", original)  # noqa: B010
+        setattr(Optimizer, "__init__", create)  # noqa: B010
+        setattr(Optimizer, "add_param_group", add)  # noqa: B010

@@ -17,7 +17,7 @@ def undisturbed_random(device: torch.device | None = None) -> Iterator[None]:
         device: whose torch generator is kept beside the CPU's.
     """
     python, legacy = random.getstate(), np.random.get_state()
-    generators = _torch_generators(device)
+    generators = torch_generators(device)
     states = [generator.get_state() for generator in generators]
     try:
         yield
@@ -47,7 +47,7 @@ class RandomStream:
     def use(self, device: torch.device | None = None) -> Iterator[None]:
         """Draw from this stream on the CPU and on ``device``."""
         with undisturbed_random(device):
-            generators = _torch_generators(device)
+            generators = torch_generators(device)
             generators[0].set_state(self._state)
             for generator in generators[1:]:
                 known = self._device_states.get(str(generator.device))
@@ -77,7 +77,8 @@ class RandomStream:
         self._device_states = tensors
 
 
-def _torch_generators(device: torch.device | None) -> list[torch.Generator]:
+def torch_generators(device: torch.device | None) -> list[torch.Generator]:
+    """The global torch generators that work on ``device`` draws from, the CPU's first."""
     generators = [torch.default_generator]
     if device is not None and device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index

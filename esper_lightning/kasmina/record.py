@@ -43,7 +43,13 @@ class EpochEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeedRecord(msgspec.Struct, kw_only=True):
-    """A live seed (or one that is ramping out)."""
+    """A live seed (or one that is ramping out).
+
+    Attributes:
+        isolation_checks: how often the isolation monitor compared the host with and without it.
+        isolation_violations: how often the host was not the same.
+        quarantined: it takes no part in any pass; the next boundary culls it.
+    """
 
     blueprint: str
     parameters: dict[str, ParameterValue]
@@ -61,6 +67,9 @@ class SeedRecord(msgspec.Struct, kw_only=True):
     gain: float | None = None
     rent: float | None = None
     random_state: dict[str, bytes] = {}
+    isolation_checks: int = 0
+    isolation_violations: int = 0
+    quarantined: bool = False
 
     def since(self, stage: SeedStage) -> list[EpochEvidence]:
         """The evidence that was gathered in ``stage``."""
@@ -74,6 +83,7 @@ class SlotRecord(msgspec.Struct, kw_only=True):
         paused_at: optimiser step at which the seed was paused; None while it is not.
         ramp_start: optimiser step at which alpha began to move; None while it rests.
         ramp_from: alpha at that step, 0 when it rises, above 0 when it falls.
+        quarantined: blueprints that are not planted here again.
     """
 
     version: int = RECORD_VERSION
@@ -89,6 +99,7 @@ class SlotRecord(msgspec.Struct, kw_only=True):
     ramp_start: int | None = None
     ramp_from: float = 0.0
     mutates_input: bool = False
+    quarantined: list[str] = []
 
     @property
     def paused(self) -> bool:

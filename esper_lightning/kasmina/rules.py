@@ -38,12 +38,16 @@ class GateRules:
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is not None and not (_is_number(value) and 0 <= value < math.inf):
+            if value is None and entry.name == "max_parameters":
+                continue
+            if not (_is_number(value) and 0 <= value < math.inf):
                 raise InvalidArgument(
                     f"gate rule {entry.name} must be a finite number of at least 0, got {value!r}"
                 )
-        if self.window < 1:
-            raise InvalidArgument(f"gate rule window must be at least 1 epoch, got {self.window}")
+        if not isinstance(self.window, int) or self.window < 1:
+            raise InvalidArgument(
+                f"gate rule window must be whole epochs, at least 1, got {self.window!r}"
+            )
 
 
 _MIN_AGES = {"TRAINING": 1, "BLENDING": 1, "SHADOWING": 1, "PROBATIONARY": 2}
@@ -61,6 +65,9 @@ class LifecycleRules:
         max_ages: epochs after which a live seed is culled, by stage name.
         embargo: epochs a slot rests after a cull, at least 1.
         max_fossils: after so many a slot is TERMINATED, None for no limit.
+        shadow_share: share of the batches on which seeds are incubated in shadow, above 0 to 1.
+        monitor_every: epochs between two checks of a seed's isolation, None for none at all.
+        max_violations: so many failed checks quarantine a seed.
         gates: thresholds.
         seed: of the streams that seeds draw their weights and noise from.
     """
@@ -71,16 +78,28 @@ class LifecycleRules:
     max_ages: Mapping[str, int] = field(default_factory=dict)
     embargo: int = 2
     max_fossils: int | None = 4
+    shadow_share: float = 0.5
+    monitor_every: int | None = 1
+    max_violations: int = 3
     gates: GateRules = field(default_factory=GateRules)
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, given, kind in (
+            ("blend", self.blend, BlendSchedule),
+            ("gates", self.gates, GateRules),
+            ("min_ages", self.min_ages, Mapping),
+            ("max_ages", self.max_ages, Mapping),
+            ("seed", self.seed, int),
+        ):
+            if not isinstance(given, kind):
+                raise InvalidArgument(f"{name} must be of type {kind.__name__}, got {given!r}")
         for name, ages, known in (
             ("min_ages", self.min_ages, _MIN_AGES),
             ("max_ages", self.max_ages, _MAX_AGES),
         ):
             for stage, age in ages.items():
-                if stage not in known or not isinstance(age, int) or age < 1:
+                if stage not in known or not isinstance(age, int) or age is True or age < 1:
                     raise InvalidArgument(
                         f"{name}[{stage!r}] = {age!r}: stages are {', '.join(known)}, "
                         f"ages whole epochs, at least 1"
@@ -89,8 +108,19 @@ class LifecycleRules:
             raise InvalidArgument(
                 f"trust_radius must be positive and finite, got {self.trust_radius!r}"
             )
-        for name, number in (("embargo", self.embargo), ("max_fossils", self.max_fossils)):
-            if number is not None and not (isinstance(number, int) and number >= 1):
+        if not (_is_number(self.shadow_share) and 0 < self.shadow_share <= 1):
+            raise InvalidArgument(
+                f"shadow_share must be above 0 and at most 1, got {self.shadow_share!r}"
+            )
+        for name, number, optional in (
+            ("embargo", self.embargo, False),
+            ("max_fossils", self.max_fossils, True),
+            ("monitor_every", self.monitor_every, True),
+            ("max_violations", self.max_violations, False),
+        ):
+            if number is None and optional:
+                continue
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise InvalidArgument(
                     f"{name} must be a whole number of at least 1, got {number!r}"
                 )

@@ -1,27 +1,30 @@
 """A slot: a host module with the branches that grew on it."""
 
-import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from msgspec.structs import replace
 from torch import Tensor, nn
 
-from esper_lightning.kasmina.branch import Branch, BuildBranch
-from esper_lightning.kasmina.feature_maps import feature_map
+from esper_lightning.kasmina.branch import Branch, BuildBranch, branch_output
+from esper_lightning.kasmina.feature_maps import feature_map, first_argument
 from esper_lightning.kasmina.random_stream import RandomStream, undisturbed_random
-from esper_lightning.kasmina.record import RECORD_VERSION, SlotRecord
+from esper_lightning.kasmina.record import RECORD_VERSION, SeedRecord, SlotRecord
+from esper_lightning.kasmina.stand_in import StandIn
 from esper_lightning.kasmina.straight_through import straight_through
 from esper_lightning.leyline import (
     Attachment,
     DecodeError,
     FeatureKind,
+    GrownSeed,
+    Incubation,
     ParameterValue,
     SeedStage,
     SlotShape,
     SlotUnsuitable,
+    UnknownBlueprint,
     decode,
     encode,
 )
@@ -29,15 +32,31 @@ from esper_lightning.leyline import (
 SAMPLE_ROWS = 16
 """Rows of a batch that a slot keeps, once an epoch, to look at a seed's output."""
 
+MAX_SHADOW_RATIO = 10.0
+"""Norm of a seed's output over the slot's above which it is left out of a shadow pass."""
+
 _RECORD_KEY = "_extra_state"
 _TRAINS = (SeedStage.TRAINING, SeedStage.BLENDING, SeedStage.SHADOWING, SeedStage.PROBATIONARY)
 
 
-class SeedSlot(nn.Module):
+class Pass(Enum):
+    """What a forward pass is for, as far as a seed in isolation is concerned.
+
+    ``MAIN`` trains the network; in ``SHADOW`` seeds that incubate in shadow add their output;
+    in ``WITHOUT`` no isolated seed takes part.
+    """
+
+    MAIN = "main"
+    SHADOW = "shadow"
+    WITHOUT = "without"
+
+
+class SeedSlot(StandIn):
     """Wraps a host module; its output is the module's, plus its fossils', plus its live seed's.
 
     The wrapped module stays reachable as ``base_layer`` and its attributes are forwarded. It must
-    take a tensor first and return one tensor.
+    take a tensor first and return one tensor. It may be called several times in a pass, what has
+    grown here then acts in each call.
 
     The slot's record (stage, clocks, topology) travels in the ``state_dict`` beside the weights,
     and loading a ``state_dict`` rebuilds the branches before their weights are loaded.
@@ -49,13 +68,14 @@ class SeedSlot(nn.Module):
 
     Attributes:
         trust_radius: see :func:`~esper_lightning.kasmina.straight_through.straight_through`.
+        passing: what the pass that runs is for.
+        listening: whether the next passes are to be looked at for shapes and a sample.
     """
 
     alpha: Tensor
 
     def __init__(self, base_layer: nn.Module, *, path: str, build: BuildBranch) -> None:
-        super().__init__()
-        self.base_layer = base_layer
+        super().__init__(base_layer)
         self.fossils = nn.ModuleList()
         self.seed: Branch | None = None
         self.register_buffer("alpha", torch.zeros((), device=self._place()[0]))
@@ -64,25 +84,30 @@ class SeedSlot(nn.Module):
         self.random = RandomStream(0)
         self.sample: tuple[Tensor, Tensor] | None = None
         self.trust_radius = 0.2
+        self.passing = Pass.MAIN
+        self.listening = True
         self._build = build
-        self._listening = True
-        self._watched: tuple[weakref.ref[Tensor], int] | None = None
+        self._heard = False
+        self._in_steps = False
+        self._watched: list[tuple[Tensor, int]] = []
 
     # -- forward ----------------------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped module's output with what has grown here added."""
-        if self.seed is None and not self.fossils and not self._listening:
-            return self.base_layer(*args, **kwargs)
-        x = self._tensor(args[0] if args else next(iter(kwargs.values()), None), "takes")
+        # Looked up directly: through nn.Module's attributes this would cost more than all the rest.
+        inside: dict[str, Any] = self.__dict__["_modules"]
+        if not self.listening and inside.get("seed") is None and not inside["fossils"]._modules:
+            return inside["base_layer"](*args, **kwargs)
+        x = self._tensor(first_argument(self.base_layer, args, kwargs), "takes")
         # The base may overwrite its input: what a parallel branch or the sample reads is set aside.
-        overwritten = self.record.mutates_input and (self._listening or self._reads_input())
+        overwritten = self.record.mutates_input and (self.listening or self.reads_input)
         kept = x.clone() if overwritten else x
         version = None if x.is_inference() else x._version
         h = self._tensor(self.base_layer(*args, **kwargs), "returns")
         for fossil in self.fossils:
-            h = h + self._run(fossil, kept, h)
-        if self._listening:
+            h = h + branch_output(fossil, kept, h)
+        if self.listening:
             self._listen(x, version, kept, h)
         return h if self.seed is None else self._with_seed(self.seed, kept, h)
 
@@ -90,35 +115,38 @@ class SeedSlot(nn.Module):
         """Add what the live seed may say in its stage."""
         stage = self.record.stage
         if stage is SeedStage.TRAINING:
-            if not torch.is_grad_enabled() or self.record.paused:
-                return h
-            output = self._run_apart(seed, x, h)
-            return straight_through(h, output, trust_radius=self.trust_radius)
+            return self._incubate(seed, x, h) if self.takes_part else h
         if stage is SeedStage.BLENDING:
             return h + self.alpha * self._run_apart(seed, x, h)
         if stage is SeedStage.SHADOWING:
             return h + self._run_apart(seed, x, h)
         if stage is SeedStage.PROBATIONARY:
             with self.random.use(h.device):
-                return h + self._run(seed, x, h)
+                return h + branch_output(seed, x, h)
         if stage is SeedStage.CULLED:
             with torch.no_grad():
                 output = self._run_apart(seed, x, h)
             return h + self.alpha * output
         return h
 
+    def _incubate(self, seed: Branch, x: Tensor, h: Tensor) -> Tensor:
+        """Let an isolated seed take part in a pass that trains."""
+        if not torch.is_grad_enabled() or self.passing is Pass.WITHOUT:
+            return h
+        if not self.incubates_in_shadow:
+            output = self._run_apart(seed, x, h)
+            return straight_through(h, output, trust_radius=self.trust_radius)
+        if self.passing is Pass.MAIN:
+            return h
+        output = self._run_apart(seed, x, h)
+        size, expected = (torch.linalg.vector_norm(t.detach().float()) for t in (output, h))
+        # NaN compares as false, so that what is not finite is left out too.
+        return h + torch.where(size <= MAX_SHADOW_RATIO * expected, output, 0.0)
+
     def _run_apart(self, seed: Branch, x: Tensor, h: Tensor) -> Tensor:
         """The seed on copies: no gradient reaches the host, and nothing it writes does either."""
         with self.random.use(h.device):
-            return self._run(seed, x.detach().clone(), h.detach().clone())
-
-    def _run(self, branch: nn.Module, x: Tensor, h: Tensor) -> Tensor:
-        """One branch at its attachment point, its output fitted to ``h``."""
-        series = getattr(branch, "attachment", None) is Attachment.SERIES
-        output: Tensor = branch(h if series else x)
-        if output.ndim == 4 and output.shape[2:] != h.shape[2:]:
-            output = F.adaptive_avg_pool2d(output, (h.shape[2], h.shape[3]))
-        return output.to(h.dtype)
+            return branch_output(seed, x.detach().clone(), h.detach().clone())
 
     def _tensor(self, value: object, verb: str) -> Tensor:
         if not isinstance(value, Tensor):
@@ -129,7 +157,9 @@ class SeedSlot(nn.Module):
             )
         return value
 
-    def _reads_input(self) -> bool:
+    @property
+    def reads_input(self) -> bool:
+        """True while a branch here reads the input of the wrapped module."""
         branches = [*self.fossils, *([] if self.seed is None else [self.seed])]
         return any(
             getattr(branch, "attachment", None) is Attachment.PARALLEL for branch in branches
@@ -138,51 +168,66 @@ class SeedSlot(nn.Module):
     # -- listening --------------------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Keep a few rows of the next forward pass, and learn shapes from it."""
-        self._listening = True
+        """Keep a few rows of the next forward pass, and learn shapes from it.
+
+        Training steps follow, each of which ends with :meth:`settle`.
+        """
+        self.listening, self._heard, self._in_steps = True, False, True
 
     def settle(self) -> None:
         """After a step: see whether the host overwrote the slot's input later in the pass."""
-        if self._watched is not None:
-            tensor, version = self._watched[0](), self._watched[1]
-            if tensor is not None and tensor._version != version:
-                self.record.mutates_input = True
-            self._watched = None
+        self.record.mutates_input |= any(seen._version != was for seen, was in self._watched)
+        self._watched = []
+        self.listening &= not self._heard
 
     def _listen(self, x: Tensor, version: int | None, kept: Tensor, h: Tensor) -> None:
-        if version is not None:
-            self.record.mutates_input |= x._version != version
-            # Only a training step ends with settle(); a weak reference cannot be pickled.
-            self._watched = (weakref.ref(x), x._version) if torch.is_grad_enabled() else None
         shape = SlotShape(
             input=feature_map(kept, what=f"slot {self.path!r} input"),
             output=feature_map(h, what=f"slot {self.path!r} output"),
         )
         if self.record.shape is None:
             self.record.shape = shape
-        self.sample = (
-            kept[:SAMPLE_ROWS].detach().clone(),
-            h[:SAMPLE_ROWS].detach().clone(),
-        )
-        self._listening = False
+        self._check_same_kind(shape)
+        if not self._heard:
+            self.sample = (
+                kept[:SAMPLE_ROWS].detach().clone(),
+                h[:SAMPLE_ROWS].detach().clone(),
+            )
+        self._heard = True
+        if version is not None:
+            self.record.mutates_input |= x._version != version
+        if not self._in_steps or not torch.is_grad_enabled():
+            self.listening = False
+        elif version is not None:
+            self._watched.append((x.detach(), x._version))  # the two share their version
+
+    def _check_same_kind(self, shape: SlotShape) -> None:
+        known = self.record.shape
+        assert known is not None
+        for was, now in ((known.input, shape.input), (known.output, shape.output)):
+            if (was.kind, was.features) != (now.kind, now.features):
+                raise SlotUnsuitable(
+                    f"slot {self.path!r} carries {known}, and now {shape}: the module is called "
+                    f"with feature maps of different kinds; choose a module inside it"
+                )
 
     @torch.no_grad()
-    def sample_output(self) -> tuple[Tensor, Tensor] | None:
-        """The live seed's output on the sample, beside the slot's own there; None without either.
+    def sample_output(self, branch: Branch | None) -> tuple[Tensor, Tensor] | None:
+        """A branch's output on the sample, beside the slot's own there; None without either.
 
-        Neither touches the seed's random stream nor its buffers: the seed runs in eval mode.
+        Touches neither the seed's random stream nor buffers: the branch runs in eval mode.
         """
-        if self.seed is None or self.sample is None:
+        if branch is None or self.sample is None:
             return None
         # Under autocast feature maps may be narrower than the weights; here there is no autocast.
         x, h = (tensor.to(self._place()[1]) for tensor in self.sample)
-        training = self.seed.training
-        self.seed.eval()
+        training = branch.training
+        branch.eval()
         try:
             with undisturbed_random(h.device):
-                return self._run(self.seed, x.clone(), h.clone()).detach(), h
+                return branch_output(branch, x.clone(), h.clone()).detach(), h
         finally:
-            self.seed.train(training)
+            branch.train(training)
 
     # -- topology ---------------------------------------------------------------------------------
 
@@ -211,6 +256,23 @@ class SeedSlot(nn.Module):
     def trains(self) -> bool:
         """True while a live seed's parameters belong to the optimiser."""
         return self.seed is not None and self.record.stage in _TRAINS
+
+    @property
+    def takes_part(self) -> bool:
+        """True while the live seed is neither paused nor in quarantine."""
+        seed = self.record.seed
+        return seed is not None and not self.record.paused and not seed.quarantined
+
+    @property
+    def incubates_in_shadow(self) -> bool:
+        """True while the live seed trains on second passes."""
+        seed = self.record.seed
+        return (
+            seed is not None
+            and seed.incubation is Incubation.SHADOW
+            and self.record.stage is SeedStage.TRAINING
+            and self.takes_part
+        )
 
     def set_alpha(self, value: float) -> None:
         """Set the weight of the live seed's output."""
@@ -244,7 +306,9 @@ class SeedSlot(nn.Module):
         super()._load_from_state_dict(dict(state_dict), prefix, *args, **kwargs)
 
     def restore(self, record: SlotRecord) -> None:
-        """Rebuild the branches that ``record`` names, with fresh weights.
+        """Be what ``record`` says, with weights that are still to be loaded.
+
+        A branch that is there and is named again stays; the others are built.
 
         Raises:
             DecodeError: the record is of another version.
@@ -253,35 +317,47 @@ class SeedSlot(nn.Module):
         if record.version != RECORD_VERSION:
             raise DecodeError(
                 f"record of slot {self.path!r} has version {record.version}; "
-                f"this release reads version {RECORD_VERSION}"
+                f"this release reads version {RECORD_VERSION}; load it with the release that saved "
+                f"it, which its run's summary.json names"
             )
+        fossils = [*zip(self.record.fossils, self.fossils, strict=True)]
+        seeds = [(self.record.seed, self.seed)]
+        if record.shape != self.record.shape:
+            fossils, seeds = [], []
         self.record = record
         self.fossils = nn.ModuleList(
-            self.construct(fossil.blueprint, fossil.parameters, rng_seed=0)
-            for fossil in record.fossils
+            self._reconstruct(fossil, fossils[number : number + 1])
+            for number, fossil in enumerate(record.fossils)
         )
         self.seed = None
         if record.seed is not None:
             seed = record.seed
-            self.seed = self.construct(seed.blueprint, seed.parameters, rng_seed=seed.rng_seed)
-            self.seed.requires_grad_(record.stage is not SeedStage.CULLED and not record.paused)
+            self.seed = self._reconstruct(seed, seeds)
+            self.seed.requires_grad_(record.stage is not SeedStage.CULLED and self.takes_part)
             if seed.random_state:
                 self.random.restore(seed.random_state)
-        self._listening = True
+        self.listening, self._heard = True, False
 
-    # -- being found ------------------------------------------------------------------------------
-
-    def __getattr__(self, name: str) -> Any:
+    def _reconstruct(
+        self, grown: GrownSeed | SeedRecord, there: Sequence[tuple[Any, nn.Module | None]]
+    ) -> Branch:
+        """A branch for what has grown, the one that is there where it is the same."""
+        for known, branch in there:
+            same = known is not None and (known.blueprint, known.parameters) == (
+                grown.blueprint,
+                grown.parameters,
+            )
+            if same and isinstance(branch, Branch):
+                return branch
         try:
-            return super().__getattr__(name)
-        except AttributeError:
-            base = self.__dict__.get("_modules", {}).get("base_layer")
-            if base is None:
-                raise
-            return getattr(base, name)
+            return self.construct(grown.blueprint, grown.parameters, rng_seed=0)
+        except UnknownBlueprint as error:
+            raise UnknownBlueprint(
+                f"what has grown in slot {self.path!r} cannot be built any more: {error}; load it "
+                f"with the release or the build function that it grew with"
+            ) from error
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.base_layer[index]  # type: ignore[index]
+    # -- being seen -------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """Stage, live seed and shape."""

@@ -11,7 +11,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, host: Tensor, seed: Tensor, trust_radius: float) -> Tensor:
-        ctx.save_for_backward(seed, torch.linalg.vector_norm(host))
+        ctx.save_for_backward(seed, _norm(host))
         ctx.trust_radius = trust_radius
         return host.clone()
 
@@ -20,8 +20,15 @@ class _StraightThrough(torch.autograd.Function):
         (gradient,) = gradients
         seed, host_norm = ctx.saved_tensors
         bound = ctx.trust_radius * host_norm
-        pull = torch.linalg.vector_norm(gradient) / bound.clamp_min(torch.finfo(bound.dtype).tiny)
-        return gradient, (gradient + pull * seed).to(seed.dtype), None
+        pull = _norm(gradient) / bound.clamp_min(torch.finfo(bound.dtype).tiny)
+        return gradient, (gradient + pull * seed.to(pull.dtype)).to(seed.dtype), None
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """L2 norm in float32 at least: that of a feature map overflows float16."""
+    dtype = torch.promote_types(tensor.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=dtype)
+    return norm
 
 
 def straight_through(host: Tensor, seed: Tensor, *, trust_radius: float) -> Tensor:

@@ -44,9 +44,9 @@ def seed_state(slot: SeedSlot, watch: StepWatch, moment: Moment) -> SeedState:
         age=record.age,
         shape=record.shape,
         base_parameters=sum(p.numel() for p in slot.base_layer.parameters()),
-        pressure=watch.evidence[slot.path].pressure.mean(),
+        pressure=watch.pressure.mean(slot.path),
         alpha=float(slot.alpha),
-        legal=legal_commands(record.stage, paused=record.paused),
+        legal=legal_commands(record.stage, paused=record.paused, has_fossils=bool(record.fossils)),
         fossils=tuple(
             FossilState(
                 blueprint=fossil.blueprint,
@@ -58,6 +58,7 @@ def seed_state(slot: SeedSlot, watch: StepWatch, moment: Moment) -> SeedState:
             for fossil in record.fossils
         ),
         num_culls=len(record.culls),
+        quarantined=tuple(record.quarantined),
         reason=record.reason,
     )
     seed = record.seed
@@ -73,6 +74,7 @@ def seed_state(slot: SeedSlot, watch: StepWatch, moment: Moment) -> SeedState:
         gradient_norm=last.gradient_norm if last else None,
         dropped_gradients=last.dropped if last else None,
         output_ratio=last.output_ratio if last else None,
+        isolation_violations=seed.isolation_violations if seed.isolation_checks else None,
         gain=seed.gain,
         rent=seed.rent,
         cohort=seed.planted_epoch,

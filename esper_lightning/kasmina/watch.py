@@ -1,12 +1,14 @@
 """What happens to slots within a training step. Nothing here waits for the device."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from esper_lightning.kasmina import gradients
 from esper_lightning.kasmina.blending import alpha_at
 from esper_lightning.kasmina.evidence import Running, SlotEvidence
+from esper_lightning.kasmina.pressure import Pressure
 from esper_lightning.kasmina.slot import SeedSlot
 
 PRESSURE_EVERY = 8
@@ -31,6 +33,7 @@ class StepWatch:
         """Begin to gather anew; let every slot keep a sample of the next forward pass."""
         self.loss = Running()
         self.evidence = {path: SlotEvidence() for path in self._slots}
+        self.pressure = Pressure(self._slots)
         for slot in self._slots.values():
             slot.listen()
 
@@ -52,12 +55,8 @@ class StepWatch:
         """Measure gradients: of live seeds always, of the host at the slots every few steps."""
         for path, found in self._seed_gradients().items():
             self.evidence[path].gradient_norm.add(gradients.total_norm(found))
-        if step % PRESSURE_EVERY:
-            return
-        for path, slot in self._slots.items():
-            found = gradients.gradients_of(slot.base_layer)
-            if found:
-                self.evidence[path].pressure.add(gradients.rms(found))
+        if step % PRESSURE_EVERY == 0:
+            self.pressure.observe()
 
     def clip_seeds(self, *, norm: float | None = None, value: float | None = None) -> None:
         """Clip every live seed by itself, as the host is clipped by itself."""
@@ -72,12 +71,40 @@ class StepWatch:
         if loss is not None:
             self.loss.add(loss)
         for slot in self._slots.values():
-            slot.settle()
+            if slot.listening:
+                slot.settle()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this epoch has told so far, for a checkpoint within it."""
+        return {
+            "loss": self.loss.state_dict(),
+            "pressure": self.pressure.state_dict(),
+            "slots": {
+                path: {
+                    "gradient_norm": self.evidence[path].gradient_norm.state_dict(),
+                    "dropped": self.evidence[path].dropped.state_dict(),
+                    "sample": slot.sample,
+                }
+                for path, slot in self._slots.items()
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on gathering from :meth:`state_dict`; its tensors are on the slots' device."""
+        self.start_epoch()
+        self.loss.load_state_dict(state["loss"])
+        self.pressure.load_state_dict(state["pressure"])
+        for path, slot in self._slots.items():
+            told = state["slots"][path]
+            self.evidence[path].gradient_norm.load_state_dict(told["gradient_norm"])
+            self.evidence[path].dropped.load_state_dict(told["dropped"])
+            slot.sample = told["sample"]
+            slot.listening = slot.sample is None
 
     def _seed_gradients(self) -> dict[str, list[Tensor]]:
         found = {
             path: gradients.gradients_of(slot.seed)
             for path, slot in self._slots.items()
-            if slot.seed is not None and slot.trains
+            if slot.record.seed is not None and slot.seed is not None and slot.trains
         }
         return {path: tensors for path, tensors in found.items() if tensors}

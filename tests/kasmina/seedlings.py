@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esper_lightning.kasmina import Branch, LifecycleRules, Moment, SeedBed, insert_slots
+from esper_lightning.kasmina import (
+    Branch,
+    BuildBranch,
+    LifecycleRules,
+    Moment,
+    SeedBed,
+    insert_slots,
+)
 from esper_lightning.kasmina.parameter_groups import add_slot_groups
 from esper_lightning.leyline import (
     AdaptationCommand,
@@ -135,8 +142,11 @@ def make_bed(
     incubation: Incubation = Incubation.STRAIGHT_THROUGH,
     rules: LifecycleRules | None = None,
     make_optimizer: object = None,
+    build: BuildBranch = build,
+    example: Tensor | None = None,
+    second_passes: bool = False,
 ) -> tuple[SeedBed, torch.optim.Optimizer]:
-    """A bed that has seen one forward pass, and the optimiser it is bound to."""
+    """A bed that has seen one forward pass (of ``example``), and the optimiser it is bound to."""
     optimizer = (make_optimizer or (lambda p: torch.optim.AdamW(p, lr=0.01)))(host.parameters())  # type: ignore[operator]
     slots = insert_slots(host, paths, build=build)
     add_slot_groups(optimizer, slots)
@@ -146,11 +156,12 @@ def make_bed(
         rules=rules or LifecycleRules(),
         incubation=incubation,
         fits=lambda _: True,
+        second_passes=second_passes,
     )
     bed.bind(optimizer)
     with torch.random.fork_rng():
         host.eval()
-        host(torch.randn(4, 1, 8, 8))
+        host(torch.randn(4, 1, 8, 8) if example is None else example)
         host.train()
     bed.wake(moment(-1))
     return bed, optimizer

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from esper_lightning.kasmina import FlopCount, FlopMeter
 
@@ -64,6 +65,28 @@ def test_an_einsum_and_an_addition_of_a_product() -> None:
     assert added == (product, 2 * product)
 
 
+def test_a_product_that_is_added_to_something() -> None:
+    product = 2 * 3 * 4 * 5
+    added = counted(torch.addmm, wants(3, 5), wants(3, 4), wants(4, 5))
+    assert added == (product, 2 * product)
+    assert counted(F.linear, wants(3, 4), wants(5, 4)) == (product, 2 * product)
+
+
+def test_an_einsum_over_two_axes_at_once() -> None:
+    """Each of 2 x 3 results is a sum over 4 x 5 terms."""
+
+    def einsum(a: Tensor, b: Tensor) -> Tensor:
+        return torch.einsum("ikl,jkl->ij", a, b)
+
+    product = 2 * 2 * 3 * 4 * 5
+    assert counted(einsum, wants(2, 4, 5), wants(3, 4, 5)) == (product, 2 * product)
+
+
+def test_an_embedding_costs_nothing() -> None:
+    table = nn.Embedding(10, 4)
+    assert counted(table, torch.tensor([[1, 2], [3, 3]])) == (0, 0)
+
+
 def test_what_is_no_product_costs_nothing() -> None:
     module = nn.Sequential(nn.ReLU(), nn.LayerNorm(4), nn.Dropout(0.1), nn.Softmax(-1))
     assert counted(module, wants(3, 4)) == (0, 0)
@@ -118,6 +141,18 @@ def test_a_convolution_over_a_sequence() -> None:
     assert counted(layer, wants(3, 4, 10)) == (product, 2 * product)
 
 
+def test_a_convolution_over_a_volume() -> None:
+    layer = nn.Conv3d(2, 4, 3, padding=1, stride=2)
+    product = 2 * 2 * 4 * (3 * 2 * 2) * 27 * 2
+    assert counted(layer, wants(2, 2, 5, 4, 3)) == (product, 2 * product)
+
+
+def test_a_transposed_convolution_over_a_sequence() -> None:
+    layer = nn.ConvTranspose1d(4, 6, 5, stride=2)
+    product = 2 * 3 * 4 * 10 * 5 * 6
+    assert counted(layer, wants(3, 4, 10)) == (product, 2 * product)
+
+
 # -- attention --------------------------------------------------------------------------------
 
 
@@ -155,6 +190,28 @@ def test_a_second_pass_is_counted_too() -> None:
     once = counted(layer, wants(6, 8))
     twice = counted(lambda x: layer(x) + layer(x), wants(6, 8))
     assert twice == (2 * once[0], 2 * once[1])
+
+
+def test_a_pass_that_is_run_again_for_its_gradients_is_counted_again() -> None:
+    """Checkpointing runs the first layer twice; nobody needs the second layer's output again."""
+    layers = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 5))
+    first, second = 2 * 6 * 8 * 4, 2 * 6 * 4 * 5
+
+    def again(x: Tensor) -> Tensor:
+        output: Tensor = checkpoint(layers, x, use_reentrant=False)
+        return output
+
+    forward, backward = counted(again, wants(6, 8))
+    assert forward == first + second
+    assert backward == first + 2 * (first + second)
+
+
+def test_gradients_that_accumulate_are_counted_each_time() -> None:
+    layer = nn.Linear(8, 4)
+    with FlopCount() as count:
+        for _ in range(3):
+            layer(wants(6, 8, gradient=False)).sum().backward()
+    assert count.total == 3 * 2 * (2 * 6 * 8 * 4)
 
 
 # -- nothing of what runs is changed ----------------------------------------------------------

@@ -13,7 +13,6 @@ from esper_lightning.kasmina.gradients import (
     clip_value,
     drop_if_not_finite,
     gradients_of,
-    rms,
     total_norm,
 )
 
@@ -42,7 +41,6 @@ def test_the_gradients_that_are_there_in_the_order_of_the_parameters() -> None:
 def test_norms_by_hand() -> None:
     found = [torch.tensor([[3.0, 0.0]]), torch.tensor([0.0, 4.0])]
     assert float(total_norm(found)) == 5.0
-    assert float(rms(found)) == 2.5
     assert total_norm(found).shape == ()
 
 
@@ -57,9 +55,8 @@ def test_norms_are_float32_whatever_the_gradients(dtype: torch.dtype) -> None:
 @given(gradients)
 def test_norms_are_those_of_all_elements_together(found: list[Tensor]) -> None:
     norm = float(flat(found).double().norm())
-    assert float(total_norm(found)) == pytest.approx(norm, rel=1e-5, abs=1e-30)
-    expected = norm / math.sqrt(flat(found).numel())
-    assert float(rms(found)) == pytest.approx(expected, rel=1e-5, abs=1e-30)
+    # The square of anything smaller is 0 in float32.
+    assert float(total_norm(found)) == pytest.approx(norm, rel=1e-5, abs=1e-18)
 
 
 @settings(deadline=None)

@@ -93,7 +93,7 @@ def test_a_sequence_is_a_container_and_may_be_named_as_a_whole() -> None:
     assert str(found(model, x)["features"].shape) == "vector 4 -> vector 8"
 
 
-def test_modules_that_are_not_called_once_with_one_tensor_are_impossible() -> None:
+def test_modules_that_are_not_called_with_one_tensor_of_one_shape_are_impossible() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -105,17 +105,19 @@ def test_modules_that_are_not_called_once_with_one_tensor_are_impossible() -> No
             self.flat = nn.Flatten(0, 1)
             self.alias = self.aliased = nn.Linear(4, 4)
             self.bypassed = nn.Linear(4, 4)
+            self.sized = nn.ReLU()
 
         def forward(self, x: Tensor) -> Tensor:
             h = self.embedding(x)
             h, _ = self.recurrent(h)
             h = self.twice(self.twice(self.once(h)))
             h = nn.functional.linear(self.aliased(h), self.bypassed.weight)
-            output: Tensor = self.flat(h).sum(0)
-            return output
+            output: Tensor = self.flat(self.sized(h)) + self.sized(h[:, :1]).sum()
+            return output.sum(0)
 
     slots = found(Odd(), torch.zeros(2, 5, dtype=torch.long))
-    assert list(slots) == ["once", "flat"]
+    assert list(slots) == ["once", "twice", "flat", "alias"]
+    assert [path for path, slot in slots.items() if slot.suggested] == ["once", "alias"]
     assert slots["once"].shape.input.kind is FeatureKind.TOKENS
     assert str(slots["flat"].shape) == "tokens 5x4 -> vector 4"
 
@@ -171,7 +173,7 @@ def test_auto_without_a_block_lists_what_can_be_named() -> None:
         auto_slots(nothing, lambda: nothing(torch.randn(2, 4)), fits=anything)
 
 
-def test_auto_skips_modules_that_occur_in_several_places() -> None:
+def test_auto_takes_a_module_that_occurs_in_several_places_once() -> None:
     """A block that is an attribute and in a list, too."""
 
     class Aliased(Trunk):
@@ -181,8 +183,9 @@ def test_auto_skips_modules_that_occur_in_several_places() -> None:
 
     model = Aliased()
     paths = auto_slots(model, lambda: model(IMAGE), fits=anything)
-    assert paths == ["stem", "blocks.1"]
-    insert_slots(model, paths, build=build)
+    assert paths == ["stem", "blocks.0", "blocks.1"]
+    slots = insert_slots(model, paths, build=build)
+    assert model.first is model.blocks[0] is slots["blocks.0"]
 
 
 def test_a_model_with_slots_is_seen_as_its_host() -> None:
@@ -249,8 +252,8 @@ def test_a_slot_keeps_the_mode_of_its_module() -> None:
         (["stem", "blocks.2"], UnknownSlot, "slot 'blocks.2' .* did you mean 'blocks.1' or"),
         (["stem", "zzz"], UnknownSlot, "slot 'zzz' is not a module of the host. Modules: stem"),
         (["stem", "stem.weight"], UnknownSlot, "slot 'stem.weight' is not a module"),
-        (["stem", "shared"], SlotUnsuitable, "'shared' is also the module 'again'"),
-        (["stem", "shared.conv"], SlotUnsuitable, "is also the module 'again.conv'.*its parent"),
+        (["stem", "shared", "again"], InvalidArgument, "'shared' and 'again' are the same Block"),
+        (["stem", "blocks"], SlotUnsuitable, "ModuleList, which is never called.* blocks.0, blo"),
     ],
 )
 def test_a_wrong_path_is_told_and_nothing_is_changed(

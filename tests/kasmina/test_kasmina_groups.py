@@ -117,9 +117,6 @@ def same(one: list[Any], other: list[Any]) -> bool:
     return len(one) == len(other) and all(equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-# -- the layout -------------------------------------------------------------------------------
-
-
 @every_optimizer
 def test_every_slot_has_four_empty_groups_with_the_options_of_the_first(
     make: MakeOptimizer,
@@ -201,9 +198,6 @@ def test_an_optimizer_without_the_groups_of_a_slot_is_refused() -> None:
         SlotGroups(bare, slots)
     with pytest.raises(UnsupportedOptimizer, match=r"for the slots \['block'\]; create"):
         SlotGroups(groups.optimizer, ["mix", "block"])
-
-
-# -- coming and going -------------------------------------------------------------------------
 
 
 @every_optimizer
@@ -313,9 +307,6 @@ def test_biases_norms_and_scales_of_a_seed_do_not_decay() -> None:
         torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, expected))
 
 
-# -- a rebuilt network ------------------------------------------------------------------------
-
-
 @every_optimizer
 def test_the_state_of_an_optimizer_finds_its_parameters_in_a_rebuilt_network(
     make: MakeOptimizer,
@@ -386,9 +377,6 @@ def test_a_seed_that_does_not_train_is_not_in_the_groups(stage: SeedStage) -> No
     assert held(groups) == []
 
 
-# -- the optimiser without seeds --------------------------------------------------------------
-
-
 def with_seed_and_fossil() -> tuple[Host, dict[str, SeedSlot], SlotGroups]:
     host, slots, groups = grafted(OPTIMIZERS["adamw"])
     for rng_seed in (1, 2):
@@ -413,6 +401,20 @@ def test_without_seeds_hides_live_seeds_alone() -> None:
         inside = [identity for group in contents(groups) for identity in group]
     assert contents(groups) == before
     assert sorted(inside) == sorted(id(p) for p in host.parameters() if id(p) not in live)
+
+
+def test_without_seeds_their_gradients_are_set_aside() -> None:
+    """Some clip the parameters of the network, not those of the optimiser."""
+    host, slots, groups = with_seed_and_fossil()
+    x, y = batches(1)[0]
+    F.cross_entropy(host(x), y).backward()
+    assert slots["mix"].seed is not None
+    held_back = [p for p in slots["mix"].seed.parameters() if p.grad is not None]
+    before = [p.grad.clone() for p in held_back]
+    assert before
+    with groups.without_seeds():
+        torch.nn.utils.clip_grad_norm_(host.parameters(), 1e-3)
+    assert all(torch.equal(p.grad, g) for p, g in zip(held_back, before, strict=True))
 
 
 def test_without_seeds_gives_them_back_after_an_error() -> None:

@@ -138,7 +138,7 @@ def test_every_stage_and_command(stage: SeedStage, kind: CommandKind) -> None:
     run = Run().drive_to(stage)
     assert run.slot.record.stage is stage
     before = snapshot(run)
-    if kind in legal_commands(stage):
+    if kind in legal_commands(stage, has_fossils=bool(run.slot.fossils)):
         gated = kind in (CommandKind.ADVANCE, CommandKind.FOSSILIZE)
         if gated and stage is not SeedStage.GERMINATED:
             # Legal, but right after entering a stage there is no evidence yet.

@@ -22,7 +22,7 @@ def test_a_threshold_is_finite_and_at_least_0(name: str, value: float) -> None:
 
 
 def test_a_window_has_at_least_one_epoch() -> None:
-    with pytest.raises(InvalidArgument, match="window must be at least 1 epoch, got 0"):
+    with pytest.raises(InvalidArgument, match="window must be whole epochs, at least 1, got 0"):
         GateRules(window=0)
     assert GateRules(window=1, max_parameters=None, price_per_parameter=0.0).window == 1
 

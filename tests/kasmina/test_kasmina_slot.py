@@ -66,7 +66,7 @@ def grown(blueprint: str = "conv", *, incubation: Incubation = Incubation.STRAIG
 @pytest.mark.parametrize("blueprint", ["conv", "parallel"])
 def test_germination_and_insertion_change_no_output(blueprint: str, incubation: Incubation) -> None:
     torch.manual_seed(0)
-    bed, _ = make_bed(Host(), incubation=incubation)
+    bed, _ = make_bed(Host(), incubation=incubation, second_passes=True)
     bed.network.eval()
     x, _ = batches(1)[0]
     before = bed.network(x)

@@ -1,0 +1,42 @@
+"""The host's gradients over an epoch: how large they are, and where none arrives."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from esper_lightning.kasmina.evidence import Running
+
+
+class HostGradients:
+    """Looks at gradients now and then. Nothing waits for the device before it is asked.
+
+    Args:
+        parameters: of the host.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._norm = Running()
+        self._largest: dict[int, Tensor] = {}
+
+    def observe(self) -> None:
+        """Look at the gradients that are there."""
+        found = {n: p.grad for n, p in enumerate(self._parameters) if p.grad is not None}
+        if not found:
+            return
+        norms = [norm.float() for norm in torch._foreach_norm(list(found.values()))]
+        self._norm.add(torch.linalg.vector_norm(torch.stack(norms)))
+        for number, norm in zip(found, norms, strict=True):
+            before = self._largest.get(number)
+            self._largest[number] = norm if before is None else torch.maximum(before, norm)
+
+    def norm(self) -> float | None:
+        """Mean L2 norm of all of them together; None where none was seen."""
+        return self._norm.mean()
+
+    def num_zero(self) -> int:
+        """Parameters whose gradient was exactly 0 each time."""
+        if not self._largest:
+            return 0
+        return int((torch.stack(list(self._largest.values())) == 0).sum())
