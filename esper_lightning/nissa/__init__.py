@@ -2,6 +2,8 @@
 
 The growth figure is not imported here, since matplotlib takes its time: ask for it by
 ``from esper_lightning.nissa.growth_figure import growth_figure``.
+
+Design: docs/design/detailed_design/10-nissa.md
 """
 
 from esper_lightning.nissa.journal import JournalWriter, read_journal

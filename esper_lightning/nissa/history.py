@@ -272,4 +272,6 @@ def _fossils(
                     time=change.epoch + 1.0,
                 )
             )
+        elif change.prunes and change.epoch >= states[-1].epoch:
+            fossils.pop()
     return tuple(fossils)

@@ -10,6 +10,7 @@ from esper_lightning.leyline import (
     Decision,
     DecodeError,
     Event,
+    Intervention,
     InvalidArgument,
     RunStarted,
     StageChanged,
@@ -154,4 +155,7 @@ def timeline(events: Iterable[Event]) -> list[Event]:
 
 
 def _before(event: Event, epoch: int) -> bool:
-    return isinstance(event, StageChanged | Decision | SystemState) and event.epoch < epoch
+    return (
+        isinstance(event, StageChanged | Decision | SystemState | Intervention)
+        and event.epoch < epoch
+    )

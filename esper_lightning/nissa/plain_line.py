@@ -1,20 +1,20 @@
 """What a run says where there is no terminal to draw on: one line for each thing that happened."""
 
-from esper_lightning.leyline import Event, StageChanged, SystemState
+from esper_lightning.leyline import Event, Intervention, StageChanged, SystemState
 from esper_lightning.nissa.quantities import growth_factor, is_accuracy, metric_value
 
 _MAX_METRICS = 6
 
 
 def plain_line(event: Event) -> str | None:
-    """One line for an epoch's end or a stage change, None for every other event.
+    """One line for an epoch's end, a stage change or an intervention, None for every other event.
 
     Epochs are counted from 1, as in ``epoch 3/24``; a stage change carries the number of the epoch
     at whose end it happened.
     """
     if isinstance(event, SystemState):
         return _epoch_line(event)
-    if isinstance(event, StageChanged):
+    if isinstance(event, StageChanged | Intervention):
         when = f"epoch {event.epoch + 1}" if event.epoch >= 0 else "start"
         return " ".join(f"{when}: {event}".split())
     return None

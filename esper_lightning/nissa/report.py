@@ -83,7 +83,7 @@ def _cost(summary: RunSummary) -> Table:
     )
     for label, before, after in (
         (
-            "training FLOPs per sample",
+            "training FLOPs per sample, last epoch",
             summary.host_flops_per_sample,
             summary.flops_per_sample,
         ),

@@ -85,6 +85,8 @@ def _moved(slot: SeedState, change: StageChanged | None) -> SeedState:
                 fossilized_epoch=change.epoch,
             ),
         )
+    elif change.prunes:
+        fossils = fossils[:-1]
     return SeedState(
         slot=slot.slot,
         stage=change.after,

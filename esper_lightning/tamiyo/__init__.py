@@ -1,4 +1,7 @@
-"""Tamiyo: policies that decide, at epoch boundaries, when, where and what to grow."""
+"""Tamiyo: policies that decide, at epoch boundaries, when, where and what to grow.
+
+Design: docs/design/detailed_design/03-tamiyo.md
+"""
 
 from esper_lightning.tamiyo.budget import GrowthBudget
 from esper_lightning.tamiyo.heuristic import Heuristic

@@ -101,10 +101,14 @@ class Shortlist:
         self._blueprints = tuple(catalogue[name] for name in blueprints)
 
     def of(self, slot: SeedState) -> list[Blueprint]:
-        """What fits ``slot``; nothing while its shape is not known."""
+        """What fits ``slot`` and is not in quarantine there; nothing while its shape is unknown."""
         if slot.shape is None:
             return []
-        return [blueprint for blueprint in self._blueprints if blueprint.fits(slot.shape)]
+        return [
+            blueprint
+            for blueprint in self._blueprints
+            if blueprint.name not in slot.quarantined and blueprint.fits(slot.shape)
+        ]
 
     def offers(self, slot: SeedState, room: Room) -> list[Offer]:
         """Those that fit in ``room`` with their default parameters."""

@@ -67,7 +67,13 @@ def test_everything_is_told(width):
     assert row(text, "acc") == ["acc", "85.5", "%", "85.1", "%"]
     assert row(text, "loss") == ["loss", "0.412", "0.42"]
     assert row(text, "parameters") == ["parameters", "1,702", "7,730", "4.54x"]
-    assert row(text, "training FLOPs per sample")[-5:] == ["1.2", "MFLOP", "4.9", "MFLOP", "4.08x"]
+    assert row(text, "training FLOPs per sample, last epoch")[-5:] == [
+        "1.2",
+        "MFLOP",
+        "4.9",
+        "MFLOP",
+        "4.08x",
+    ]
     assert row(text, "training FLOPs of the run")[-5:] == ["170", "GFLOP", "510", "GFLOP", "3x"]
     assert "◆ features.1  parallel_conv(hidden=16)  +3,000 parameters" in text
     assert "G4 passed: gain 0.083 >= 0.012" in text
@@ -88,7 +94,7 @@ def test_missing_is_shown_as_missing():
     )
     assert row(text, "acc") == ["acc", "85.5", "%", "-"]
     assert row(text, "training FLOPs of the run")[-4:] == ["170", "GFLOP", "-", "-"]
-    assert row(text, "training FLOPs per sample")[-3:] == ["-", "-", "-"]
+    assert row(text, "training FLOPs per sample, last epoch")[-3:] == ["-", "-", "-"]
 
 
 def test_a_run_that_grew_nothing_says_so():
