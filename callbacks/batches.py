@@ -18,5 +18,7 @@ def run_example(module: LightningModule) -> object:
 
 def num_rows(batch: Any) -> int:
     """Rows of the first tensor of a batch, 1 where there is none."""
+    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor) and batch[0].ndim:
+        return int(batch[0].shape[0])
     tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim)
     return next((int(tensor.shape[0]) for tensor in tensors), 1)

@@ -1,12 +1,16 @@
 """Metrics of this epoch, and of no other."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 OWN_PREFIX = "growth/"
 """Of what Kasmina logs itself."""
+TRAINING_FLOPS = f"{OWN_PREFIX}training_flops"
+"""Name of the metric: training FLOPs that were spent so far."""
 
 
 class FreshMetrics:
@@ -19,11 +23,15 @@ class FreshMetrics:
     def __init__(self, monitor: str) -> None:
         self._monitor = monitor
         self._validated_epoch = -1
+        self._noted: dict[str, float] = {}
+        self._restored: dict[str, float] = {}
 
     def note_validation(self, trainer: Trainer) -> None:
         """This epoch's validation has run."""
         if not trainer.sanity_checking:
             self._validated_epoch = trainer.current_epoch
+            self._noted = _finite(trainer.callback_metrics, but=("train", OWN_PREFIX))
+            self._restored = {}
 
     def of(self, trainer: Trainer) -> dict[str, float]:
         """Finite metrics of this epoch; stale and non-finite ones are missing.
@@ -32,9 +40,13 @@ class FreshMetrics:
         """
         validated = self._validated_epoch == trainer.current_epoch
         fresh = validated or not trainer.enable_validation
+        known: dict[str, Any] = {
+            **(self._restored if validated else {}),
+            **trainer.callback_metrics,
+        }
         values = {
             name: float(value)
-            for name, value in trainer.callback_metrics.items()
+            for name, value in known.items()
             if (fresh or name.startswith("train")) and not name.startswith(OWN_PREFIX)
         }
         if fresh and self._monitor not in values and trainer.global_step:
@@ -42,4 +54,18 @@ class FreshMetrics:
                 f"Kasmina monitors {self._monitor!r}, which was not logged; logged are "
                 f"{sorted(values)}. Without it no seed can be judged, and none becomes permanent"
             )
-        return {name: value for name, value in values.items() if math.isfinite(value)}
+        return _finite(values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last validation: its epoch, and what it told."""
+        return {"epoch": self._validated_epoch, "metrics": self._noted}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """A Trainer that goes on from a checkpoint knows nothing of an earlier validation."""
+        self._validated_epoch, self._restored = state["epoch"], dict(state["metrics"])
+        self._noted = self._restored
+
+
+def _finite(metrics: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> dict[str, float]:
+    values = {name: float(value) for name, value in metrics.items() if not name.startswith(but)}
+    return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from esper_lightning.callbacks.kasmina import find
+from esper_lightning.callbacks.logger_entries import entries_of, send
 from esper_lightning.leyline import DecodeError, Event, RunEnded, SystemState
-from esper_lightning.nissa.growth_figure import growth_figure, save_growth_figure
+from esper_lightning.nissa.growth_figure import save_growth_figure
 from esper_lightning.nissa.journal import JOURNAL_NAME, read_journal
 
 log = logging.getLogger(__name__)
@@ -17,9 +17,10 @@ log = logging.getLogger(__name__)
 class GrowthFigure(Callback):
     """Observes only: draws the growth figure at the end of a fit, one that failed included.
 
-    Writes ``growth.png`` and ``growth.svg`` and hands the figure to the loggers that take one
-    (TensorBoard, Weights & Biases). Where the folder holds the journal of the same run (a run that
-    was resumed), the epochs before are drawn too. Without a finished epoch there is no figure.
+    Writes ``growth.png`` and ``growth.svg`` and hands the picture to the loggers that take one; one
+    that fails costs a warning, not the run. Where the folder holds the journal of the same run (a
+    run that was resumed), the epochs before are drawn too. Without a finished epoch there is no
+    figure.
 
     Args:
         dirpath: folder of the files; None takes the Trainer's ``default_root_dir``.
@@ -63,16 +64,9 @@ class GrowthFigure(Callback):
         directory = Path(self.dirpath or self._trainer.default_root_dir)
         events = self._earlier(directory / JOURNAL_NAME) + self._events
         png, _ = save_growth_figure(events, directory)
+        step = self._trainer.global_step
         for logger in self._trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(
-                    "growth",
-                    growth_figure(events),
-                    global_step=self._trainer.global_step,
-                    close=False,  # it would close the figure through pyplot, which never knew it
-                )
-            elif isinstance(logger, WandbLogger):
-                logger.log_image("growth", [str(png)])
+            send(logger, "the growth figure", entries_of(logger).picture, "growth", png, step)
 
     def _earlier(self, journal: Path) -> list[Event]:
         """What the journal tells of this run; what was seen here replaces it where both speak."""

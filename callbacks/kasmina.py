@@ -1,60 +1,61 @@
 """Mutates the network: grafts slots, guards the host in the step, runs the epoch boundary."""
 
-import dataclasses
 import logging
-import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from msgspec.structs import replace
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
 from esper_lightning import karn
+from esper_lightning.callbacks.batch_again import BatchAgain, ModuleLoss
 from esper_lightning.callbacks.batches import num_rows, run_example
-from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX, FreshMetrics
+from esper_lightning.callbacks.boundary import Boundary, Controller
+from esper_lightning.callbacks.event_stream import EventStream, Listener
+from esper_lightning.callbacks.fossils import Fossils, read_fossils
+from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX, TRAINING_FLOPS, FreshMetrics
+from esper_lightning.callbacks.horizon import max_epochs
+from esper_lightning.callbacks.kasmina_arguments import check_arguments
+from esper_lightning.callbacks.optimizer_hooks import OptimizerHooks
 from esper_lightning.callbacks.requirements import callbacks_of, check_supported
+from esper_lightning.callbacks.resumption import Resumption, why_inexact
+from esper_lightning.callbacks.slot_paths import fits, network_of, slot_paths
+from esper_lightning.callbacks.state_version import STATE_VERSION, check_version
+from esper_lightning.callbacks.treatment import HealthCheck
 from esper_lightning.callbacks.wrapped_hooks import WrappedHooks
 from esper_lightning.kasmina import (
     BuildBranch,
     FlopMeter,
     LifecycleRules,
     Moment,
+    Phase,
+    PhaseCalls,
+    SecondPasses,
     SeedBed,
-    auto_slots,
+    check_eager,
     insert_slots,
     probing,
-    slot_groups_in_new_optimizers,
-    system_state,
 )
 from esper_lightning.leyline import (
     CommandRefused,
-    Decision,
-    Event,
-    GrownSeed,
     Incubation,
     InvalidArgument,
     Objective,
     RunEnded,
     RunStarted,
-    RunSummary,
-    SlotShape,
-    SystemState,
-    UnknownSlot,
-    decode,
 )
 from esper_lightning.nissa.versions import versions
+from esper_lightning.tolaria import Tolaria
 
 log = logging.getLogger(__name__)
 
-Controller = Callable[[SystemState], Sequence[Decision]]
-Listener = Callable[[Event], None]
+_RESUMPTION = "esper_lightning"
+"""Key in a checkpoint."""
 
 
 class Kasmina(Callback):
@@ -66,10 +67,14 @@ class Kasmina(Callback):
     Args:
         slots: module paths, or ``"auto"`` for the blocks of the network (needs the module's
             ``example_input_array``).
-        root: submodule to which slot paths are relative, empty for the LightningModule itself.
+        root: submodule to which slot paths are relative, empty for the LightningModule itself; None
+            takes the host of a ``Tolaria``, and any other module itself.
         monitor: validation metric that gates and policies look at, as logged.
         mode: ``min`` or ``max``.
-        incubation: how a seed is raised: ``direct`` or ``straight_through``.
+        incubation: how a seed is raised: ``direct``, ``straight_through`` or ``shadow``.
+        loss: ``fn(module, batch) -> loss``, what ``training_step`` minimises, for passes beside the
+            step: shadow incubation needs it, the isolation monitor is off without it. It must log
+            nothing. None takes that of a ``Tolaria``; for any other module there is none.
         fossils: branches to begin with, for a static network: each a slot, a blueprint and its
             parameters; or the path of a finished run's ``summary.json``.
         rules: of the lifecycle.
@@ -83,44 +88,55 @@ class Kasmina(Callback):
         self,
         *,
         slots: str | Sequence[str] = "auto",
-        root: str = "",
+        root: str | None = None,
         monitor: str = "val/loss",
         mode: str = "min",
         incubation: Incubation | str = Incubation.DIRECT,
-        fossils: str | Sequence[GrownSeed | Mapping[str, Any]] = (),
+        loss: ModuleLoss | None = None,
+        fossils: Fossils = (),
         rules: LifecycleRules | None = None,
         build: BuildBranch = karn.build,
     ) -> None:
         super().__init__()
-        if mode not in ("min", "max"):
-            raise InvalidArgument(f"mode must be 'min' or 'max', got {mode!r}")
-        modes = [known.value for known in Incubation]
-        if incubation not in modes:
-            raise InvalidArgument(f"incubation {incubation!r} is unknown; allowed: {modes}")
-        if isinstance(slots, str) and slots != "auto":
-            raise InvalidArgument(f"slots must be 'auto' or a list of module paths, got {slots!r}")
+        check_arguments(
+            slots=slots,
+            monitor=monitor,
+            mode=mode,
+            incubation=incubation,
+            loss=loss,
+            rules=rules,
+            build=build,
+        )
         self.slots = slots
         self.root = root
         self.monitor, self.mode = monitor, mode
         self.incubation = Incubation(incubation)
-        self.fossils = _grown(fossils)
+        self.loss = loss
+        self.fossils = read_fossils(fossils)
         self.rules = rules or LifecycleRules()
         self.build = build
         self.controller: Controller | None = None
+        self.governor: HealthCheck | None = None
         self.run_id = uuid.uuid4().hex[:12]
         self.host_parameters = 0
         self.num_samples = 0
         self.meter = FlopMeter()
         self._bed: SeedBed | None = None
-        self._events: list[Event] = []
-        self._listeners: list[Listener] = []
+        self._stream = EventStream()
         self._topology: object = None
         self._host_topology: object = None
         self._metrics = FreshMetrics(monitor)
         self._hooks = WrappedHooks()
+        self._calls = PhaseCalls({})
+        self._again: BatchAgain | None = None
         self._resumed = False
+        self._stage = ""
         self._began_at = 0
-        self._closed: Moment | None = None
+        self._closed: Boundary | None = None
+        self._resumption = Resumption()
+        self._in_epoch = False
+        self._open_epoch: dict[str, Any] | None = None
+        self._is_rest = False
 
     @property
     def bed(self) -> SeedBed:
@@ -131,24 +147,27 @@ class Kasmina(Callback):
 
     def subscribe(self, listener: Listener) -> None:
         """Call ``listener`` with every event of the run, those that have been included."""
-        if listener not in self._listeners:
-            self._listeners.append(listener)
-            for event in self._events:
-                listener(event)
+        self._stream.subscribe(listener)
 
     # -- set-up -----------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Graft the slots and, for a fit, give them their place in optimiser and clipping."""
         check_supported(trainer, pl_module)
-        if self._bed is None or self._bed.network is not self._network(pl_module):
+        self._stage, self._resumed = stage, False
+        self._open_epoch, self._is_rest, self._in_epoch = None, False, False
+        self._resumption.drop()
+        if self._bed is None or self._bed.network is not network_of(pl_module, self.root):
             self._graft(pl_module)
         if stage == "fit":
-            self._hooks.wrap(pl_module, "configure_optimizers", self._configure_optimizers)
-            self._hooks.wrap(pl_module, "configure_gradient_clipping", self._clip_apart)
+            around = OptimizerHooks(self.bed)
+            self._hooks.wrap(pl_module, "configure_optimizers", around.configure)
+            self._hooks.wrap(pl_module, "configure_gradient_clipping", around.clip)
+            self._hooks.wrap(pl_module, "optimizer_step", around.step)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the module its own hooks back."""
+        self._calls.close()
         self._hooks.restore()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -156,8 +175,9 @@ class Kasmina(Callback):
         if trainer.global_step == 0 and not self._resumed:
             self.bed.check_clocks()
         self._resumed, self._closed = False, None
+        check_eager(pl_module, self.bed.slots)
         self.bed.bind(trainer.optimizers[0])
-        self._emit(
+        self._stream.emit(
             RunStarted(
                 run_id=self.run_id,
                 slots=tuple(self.bed.slots),
@@ -167,12 +187,31 @@ class Kasmina(Callback):
             )
         )
         moment = self._moment(trainer, epoch=trainer.current_epoch - 1)
-        self._emit(*self.bed.wake(moment))
+        self._stream.emit(*self.bed.wake(moment))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on within the epoch in which the checkpoint was saved, if it was."""
+        self._resumption.on_train_start(trainer, pl_module)
+        opened = self._open_epoch
+        if opened is None:
+            return
+        device = trainer.strategy.root_device
+        self.bed.watch.load_state_dict(
+            tree_map_only(Tensor, lambda t: t.to(device), opened["watch"])
+        )
+        self._began_at, self._is_rest, self._in_epoch = opened["began_at"], True, True
+        self._topology = self.bed.topology()
+        if opened["flops"] is not None:
+            self.meter.remember(self._topology, opened["flops"])
+        if self._again is not None:
+            self._again.passes.checked_in = opened["checked_in"]
 
     # -- in the step ------------------------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to gather evidence anew."""
+        self._resumption.on_train_epoch_start(trainer)
+        self._in_epoch, self._is_rest = False, False
         self._began_at = trainer.global_step
         self.bed.watch.start_epoch()
         self._topology = self.bed.topology()
@@ -181,12 +220,19 @@ class Kasmina(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Move alpha; count the operations of a topology's first step."""
+        self._resumption.on_train_batch_start()
+        self._in_epoch = True
+        self._calls.begin(Phase.TRAINING)
         self.bed.watch.before_step(trainer.global_step)
+        if self._again is not None:
+            self._again.keep(pl_module, batch, epoch=trainer.current_epoch, index=batch_idx)
         self.meter.begin(self._topology)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop seed gradients that are not finite."""
+        """Run what comes beside the step; drop seed gradients that are not finite."""
         self.meter.backward()
+        if self._again is not None:
+            self._again.run(trainer, pl_module, self._topology)
         self.bed.watch.after_backward()
 
     def on_before_optimizer_step(
@@ -208,52 +254,47 @@ class Kasmina(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """No step is under way, however the last one ended."""
         self.meter.abort()
+        self._calls.begin(Phase.VALIDATION)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Know that this epoch's validation metrics are fresh."""
-        self._metrics.note_validation(trainer)
+        self._calls.end(Phase.VALIDATION)
+        if self._stage == "fit":
+            self._metrics.note_validation(trainer)
 
     # -- the boundary -----------------------------------------------------------------------------
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Health, gates, controller, commands: in this order, whatever the order of callbacks."""
         self.meter.abort()
-        moment = self._moment(trainer, epoch=trainer.current_epoch)
-        self._emit(*self.bed.close_epoch(moment))
-        self._decide(moment)
-        self._closed = moment
+        if self._is_rest:  # what was called before the checkpoint is not known
+            self._calls.close()
+        else:
+            self._calls.end(Phase.TRAINING)
+        boundary = self._boundary(self._moment(trainer, epoch=trainer.current_epoch))
+        boundary.run()
+        self._closed, self._in_epoch, self._is_rest = boundary, False, False
         pl_module.log(f"{OWN_PREFIX}parameters", float(self.bed.num_parameters()))
-        pl_module.log(f"{OWN_PREFIX}training_flops", self.meter.total)
+        pl_module.log(TRAINING_FLOPS, self.meter.total)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the controller settle live seeds when nobody knew that the last epoch was the last.
 
-        EarlyStopping decides after the boundary.
+        EarlyStopping decides after the boundary. What had not ramped out by now goes at once.
         """
-        moment = self._closed
-        if moment is not None and not moment.is_last and self.bed.has_live_seeds():
-            self._decide(dataclasses.replace(moment, max_epochs=moment.epoch + 1))
+        if self._closed is not None:
+            self._closed.settle()
+        self.bed.end()
 
-    def _decide(self, moment: Moment) -> None:
-        state = system_state(self.bed, moment, host_parameters=self.host_parameters)
-        self._emit(state)
-        decisions = self.controller(state) if self.controller is not None else ()
-        commanded: set[str] = set()
-        for decision in decisions:
-            self._carry_out(decision, moment, commanded)
-
-    def _carry_out(self, decision: Decision, moment: Moment, commanded: set[str]) -> None:
-        command = decision.command
-        try:
-            if command.slot and command.slot in commanded:
-                raise CommandRefused(f"slot {command.slot!r} already had a command here")
-            changes = self.bed.apply(command, moment)
-        except (CommandRefused, InvalidArgument) as error:
-            log.warning("refused: %s", error)
-            self._emit(replace(decision, refused=str(error)))
-            return
-        commanded.add(command.slot)
-        self._emit(decision, *changes)
+    def _boundary(self, moment: Moment) -> Boundary:
+        return Boundary(
+            bed=self.bed,
+            stream=self._stream,
+            moment=moment,
+            host_parameters=self.host_parameters,
+            controller=self.controller,
+            governor=self.governor,
+        )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell that the run ended."""
@@ -264,8 +305,9 @@ class Kasmina(Callback):
     ) -> None:
         """Stop counting; give the module its hooks back; tell that the run failed."""
         self.meter.abort()
+        self._calls.close()
         self._hooks.restore()
-        if trainer.state.fn == TrainerFn.FITTING and self._events:
+        if trainer.state.fn == TrainerFn.FITTING and self._stream.events:
             self._end(trainer, f"failed: {type(exception).__name__}: {exception}")
 
     # -- state ------------------------------------------------------------------------------------
@@ -273,15 +315,21 @@ class Kasmina(Callback):
     def state_dict(self) -> dict[str, Any]:
         """What the slots' own records do not hold."""
         return {
+            "version": STATE_VERSION,
             "run_id": self.run_id,
             "num_samples": self.num_samples,
             "bed": self.bed.state_dict(),
             "meter": self.meter.state_dict(),
             "host_flops": self.host_flops_per_sample,
+            "metrics": self._metrics.state_dict(),
+            "open_epoch": self._within_epoch() if self._in_epoch else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the run of :meth:`state_dict`."""
+        """Continue the run of :meth:`state_dict`; to evaluate a checkpoint rewinds no bill."""
+        if self._stage != "fit":
+            return
+        check_version(state_dict)
         self._resumed = True
         self.run_id = state_dict["run_id"]
         self.num_samples = state_dict["num_samples"]
@@ -289,6 +337,26 @@ class Kasmina(Callback):
         self.meter.load_state_dict(state_dict["meter"])
         if state_dict["host_flops"] is not None:
             self.meter.remember(self._host_topology, state_dict["host_flops"])
+        self._metrics.load_state_dict(state_dict["metrics"])
+        self._open_epoch = state_dict["open_epoch"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what Lightning leaves out; warn of a moment from which no fit goes on exactly."""
+        why = why_inexact(trainer) if self._in_epoch else ""
+        if why:
+            rank_zero_warn(f"a fit that goes on from this checkpoint is not the same run: {why}")
+        checkpoint[_RESUMPTION] = {**self._resumption.state(trainer), "inexact": why}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Hold what is restored when training starts."""
+        if self._stage == "fit" and _RESUMPTION in checkpoint:
+            if why := checkpoint[_RESUMPTION]["inexact"]:
+                rank_zero_warn(f"this fit is not the same run as the one that was left: {why}")
+            self._resumption.load(checkpoint[_RESUMPTION])
 
     # -- costs ------------------------------------------------------------------------------------
 
@@ -304,98 +372,64 @@ class Kasmina(Callback):
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _network(self, pl_module: LightningModule) -> torch.nn.Module:
-        if self.root and self.root not in dict(pl_module.named_modules()):
-            there = [name for name, _ in pl_module.named_children()]
-            raise UnknownSlot(f"root {self.root!r} is not a submodule; there are {there}")
-        return pl_module.get_submodule(self.root)
+    def _within_epoch(self) -> dict[str, Any]:
+        return {
+            "began_at": self._began_at,
+            "watch": self.bed.watch.state_dict(),
+            "flops": self.flops_per_sample,
+            "checked_in": self._again.passes.checked_in if self._again is not None else None,
+        }
 
     def _graft(self, pl_module: LightningModule) -> None:
-        network = self._network(pl_module)
-        example = pl_module.example_input_array
-        if not isinstance(self.slots, str):
-            paths = list(self.slots)
-        elif example is not None:
-            with probing(pl_module):
-                paths = auto_slots(network, lambda: run_example(pl_module), fits=_fits)
-        else:
-            raise InvalidArgument(
-                "slots='auto' needs one batch of inputs to find the network's blocks: set "
-                "self.example_input_array in the module, or name the slots"
-            )
+        network = network_of(pl_module, self.root)
+        paths = slot_paths(pl_module, network, self.slots)
         slots = insert_slots(network, paths, build=self.build)
+        self._calls = PhaseCalls(slots)
         self.host_parameters = sum(p.numel() for p in network.parameters()) - sum(
             p.numel() for slot in slots.values() for p in slot.branch_parameters()
         )
+        loss = self.loss or (Tolaria.loss if isinstance(pl_module, Tolaria) else None)
         self._bed = SeedBed(
-            network, slots, rules=self.rules, incubation=self.incubation, fits=_fits
+            network,
+            slots,
+            rules=self.rules,
+            incubation=self.incubation,
+            fits=fits,
+            second_passes=loss is not None,
         )
+        if loss is not None:
+            passes = SecondPasses(pl_module, slots, rules=self.rules, meter=self.meter)
+            self._again = BatchAgain(loss, passes)
+        elif self.incubation is Incubation.STRAIGHT_THROUGH:
+            log.info("the isolation monitor is off: Kasmina(loss=fn) would tell it what to run")
         if not any(slot.branch_parameters() for slot in slots.values()):
             self._host_topology = self._bed.topology()
-        if example is not None:
+        if pl_module.example_input_array is not None:
             with probing(pl_module):
                 run_example(pl_module)
             self._bed.check_shapes()
         if self.fossils:
             self._bed.start_with(self.fossils)
 
-    def _configure_optimizers(self, original: Callable[[], Any]) -> Any:
-        with slot_groups_in_new_optimizers(self.bed.slots):
-            return original()
-
-    def _clip_apart(
-        self,
-        original: Callable[..., Any],
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """The host is clipped as it would be without seeds, each live seed by itself."""
-        with self.bed.groups.without_seeds():
-            original(
-                optimizer,
-                gradient_clip_val=gradient_clip_val,
-                gradient_clip_algorithm=gradient_clip_algorithm,
-            )
-        if gradient_clip_val:
-            by_value = str(gradient_clip_algorithm).endswith("value")
-            key = "value" if by_value else "norm"
-            self.bed.watch.clip_seeds(**{key: float(gradient_clip_val)})
-
     def _moment(self, trainer: Trainer, *, epoch: int) -> Moment:
         metrics = self._metrics.of(trainer)
-        max_epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
         steps = trainer.global_step - self._began_at
-        if max_epochs is None and trainer.max_steps > 0 and steps > 0:
-            max_epochs = epoch + 1 + math.ceil((trainer.max_steps - trainer.global_step) / steps)
-        may_stop = epoch + 1 >= (trainer.min_epochs or 0) and trainer.global_step >= (
-            trainer.min_steps or 0
-        )
-        steps_over = 0 < trainer.max_steps <= trainer.global_step
-        if epoch >= 0 and ((trainer.should_stop and may_stop) or steps_over):
-            max_epochs = epoch + 1
         return Moment(
             run_id=self.run_id,
             epoch=epoch,
             step=trainer.global_step,
             objective=Objective(name=self.monitor, mode=self.mode, value=metrics.get(self.monitor)),
             metrics=metrics,
-            max_epochs=max_epochs,
+            max_epochs=max_epochs(trainer, epoch=epoch, steps_per_epoch=steps),
             steps_per_epoch=steps,
             flops=self.flops_per_sample,
             host_flops=self.host_flops_per_sample,
             total_flops=self.meter.total,
         )
 
-    def _emit(self, *events: Event) -> None:
-        for event in events:
-            self._events.append(event)
-            for listener in self._listeners:
-                listener(event)
-
     def _end(self, trainer: Trainer, outcome: str) -> None:
         epoch, step = trainer.current_epoch, trainer.global_step
-        self._emit(RunEnded(run_id=self.run_id, epoch=epoch, step=step, outcome=outcome))
+        self._stream.emit(RunEnded(run_id=self.run_id, epoch=epoch, step=step, outcome=outcome))
 
 
 def find(trainer: Trainer) -> Kasmina:
@@ -412,16 +446,3 @@ def find(trainer: Trainer) -> Kasmina:
             f"one Kasmina callback is needed, the Trainer has {len(found)}; its callbacks: {names}"
         )
     return found[0]
-
-
-def _grown(fossils: str | Sequence[GrownSeed | Mapping[str, Any]]) -> list[GrownSeed]:
-    if isinstance(fossils, str):
-        path = Path(fossils)
-        if not path.is_file():
-            raise InvalidArgument(f"fossils={fossils!r}: no such file; give a run's summary.json")
-        return list(decode(path.read_bytes(), RunSummary, what=fossils).grown)
-    return [msgspec.convert(f, GrownSeed, from_attributes=True) for f in fossils]
-
-
-def _fits(shape: SlotShape) -> bool:
-    return bool(karn.fitting(shape))

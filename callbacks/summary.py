@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX
 from esper_lightning.callbacks.kasmina import Kasmina, find
+from esper_lightning.callbacks.treatment import GOVERNOR
 from esper_lightning.leyline import Decision, Event, RunEnded, RunSummary, pretty
 from esper_lightning.nissa.versions import versions
 
@@ -32,6 +33,7 @@ class Summary(Callback):
         self.config_digest = config_digest
         self.latest: RunSummary | None = None
         self._outcome = "unfinished"
+        self._stage = ""
         self._policy = ""
         self._began_s = 0.0
         self._before_s = 0.0
@@ -41,6 +43,7 @@ class Summary(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen for how the run ends."""
+        self._stage = stage
         if stage == "fit":
             find(trainer).subscribe(self._see)
 
@@ -83,8 +86,9 @@ class Summary(Callback):
         return {"wall_s": self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Go on counting."""
-        self._before_s = state_dict["wall_s"]
+        """Go on counting; to evaluate a checkpoint rewinds no clock."""
+        if self._stage == "fit":
+            self._before_s = state_dict["wall_s"]
 
     def _elapsed(self) -> float:
         return self._before_s + time.monotonic() - self._began_s
@@ -92,7 +96,7 @@ class Summary(Callback):
     def _see(self, event: Event) -> None:
         if isinstance(event, RunEnded):
             self._outcome = event.outcome
-        elif isinstance(event, Decision):
+        elif isinstance(event, Decision) and event.policy != GOVERNOR:
             self._policy = event.policy
 
     def _write(self, trainer: Trainer) -> None:

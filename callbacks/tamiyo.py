@@ -19,9 +19,11 @@ class Tamiyo(Callback):
     def __init__(self, *, policy: Policy | None = None) -> None:
         super().__init__()
         self.policy = policy or Heuristic()
+        self._stage = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Register with Kasmina, wherever it stands in the list of callbacks."""
+        self._stage = stage
         if stage == "fit":
             find(trainer).controller = self.decide
 
@@ -53,6 +55,9 @@ class Tamiyo(Callback):
         return {"policy": self.policy.name, "state": self.policy.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue with what the policy remembered, if it is the same policy."""
-        if state_dict["policy"] == self.policy.name:
+        """Continue with what the policy remembered, if it is the same policy.
+
+        To evaluate a checkpoint makes it forget nothing.
+        """
+        if self._stage == "fit" and state_dict["policy"] == self.policy.name:
             self.policy.load_state_dict(state_dict["state"])

@@ -159,6 +159,6 @@ def trainer(tmp_path, *callbacks: Callback, **options) -> Trainer:
 def stand_in(monkeypatch: pytest.MonkeyPatch, run_id: str = "run1") -> FakeKasmina:
     """A stand-in that every observer finds."""
     fake = FakeKasmina(run_id)
-    for module in ("journal", "live_table", "growth_figure"):
+    for module in ("journal", "live_table", "growth_figure", "logger_events"):
         monkeypatch.setattr(f"esper_lightning.callbacks.{module}.find", lambda trainer: fake)
     return fake

@@ -1,6 +1,4 @@
 import pytest
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from matplotlib.figure import Figure
 from observed_run import NUM_BATCHES, QUIET, FakeKasmina, Tiny, loader, stand_in, trainer
 
 from esper_lightning.callbacks.growth_figure import GrowthFigure
@@ -88,73 +86,3 @@ def test_useless_journal_does_not_stop_the_figure(tmp_path, kasmina, content):
     (tmp_path / "events.jsonl").write_bytes(content)
     trainer(tmp_path, GrowthFigure(), kasmina).fit(Tiny(), loader())
     assert set(FILES) <= set(names(tmp_path))
-
-
-class _Silent(Logger):
-    """A logger that keeps nothing."""
-
-    name = "silent"
-    version = 0
-
-    def log_metrics(self, metrics, step=None):
-        pass
-
-    def log_hyperparams(self, *args, **kwargs):
-        pass
-
-
-class Board(_Silent, TensorBoardLogger):
-    """TensorBoard without its package."""
-
-    def __init__(self):
-        self.figures = []
-
-    root_dir = log_dir = save_dir = None
-
-    @property
-    def experiment(self):
-        return self
-
-    def add_figure(self, tag, figure, *, global_step, close):
-        self.figures.append((tag, figure, global_step, close))
-
-    def save(self):
-        pass
-
-    def finalize(self, status):
-        pass
-
-    def log_graph(self, *args):
-        pass
-
-
-class Bias(_Silent, WandbLogger):
-    """Weights & Biases without its package."""
-
-    def __init__(self):
-        self.images = []
-
-    save_dir = None
-
-    @property
-    def experiment(self):
-        return self
-
-    def log_image(self, key, images):
-        self.images.append((key, images))
-
-    def finalize(self, status):
-        pass
-
-    def after_save_checkpoint(self, checkpoint_callback):
-        pass
-
-
-def test_loggers_that_take_figures_are_given_one(tmp_path, kasmina):
-    board, bias, silent = Board(), Bias(), _Silent()
-    loggers = {"logger": [board, bias, silent], "log_every_n_steps": 1}
-    trainer(tmp_path, GrowthFigure(), kasmina, **loggers).fit(Tiny(), loader())
-    ((tag, figure, step, close),) = board.figures
-    assert (tag, step, close) == ("growth", 2 * NUM_BATCHES, False)
-    assert isinstance(figure, Figure)
-    assert bias.images == [("growth", [str(tmp_path / "growth.png")])]

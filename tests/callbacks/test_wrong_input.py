@@ -8,7 +8,9 @@ from runs import FREE, Plain, Script, digits_run, plain_data, plain_trainer, pla
 from torch import Tensor, nn
 
 from esper_lightning.callbacks import Kasmina, Tamiyo
+from esper_lightning.kasmina import GateRules, LifecycleRules
 from esper_lightning.leyline import (
+    BlendSchedule,
     InvalidArgument,
     NonFiniteTraining,
     SlotUnsuitable,
@@ -32,6 +34,54 @@ def test_a_host_that_returns_a_tuple() -> None:
 
     with pytest.raises(InvalidArgument, match="host Pair returned tuple; Tolaria needs one tensor"):
         digits_run(Never(), host=Pair(), slots=["block"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"slots": 5}, "slots must be 'auto' or a list of module paths, got 5"),
+        ({"slots": {"net.2"}}, "slots must be 'auto' or a list"),
+        ({"monitor": ""}, "monitor must name a logged metric, got ''"),
+        ({"monitor": None}, "monitor must name a logged metric, got None"),
+        ({"loss": "x"}, "loss must be a function, got 'x'"),
+        ({"build": "x"}, "build must be a function, got 'x'"),
+        ({"rules": {}}, "rules must be LifecycleRules, got {}"),
+    ],
+)
+def test_arguments_of_a_wrong_type(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidArgument, match=told):
+        Kasmina(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"blend": "cosine"}, "blend must be of type BlendSchedule, got 'cosine'"),
+        ({"gates": {}}, "gates must be of type GateRules"),
+        ({"min_ages": "x"}, "min_ages must be of type Mapping"),
+        ({"min_ages": {"TRAINING": True}}, "ages whole epochs"),
+        ({"seed": None}, "seed must be of type int, got None"),
+        ({"shadow_share": 0.0}, "shadow_share must be above 0 and at most 1, got 0.0"),
+        ({"shadow_share": float("nan")}, "shadow_share must be above 0"),
+        ({"monitor_every": 0}, "monitor_every must be a whole number of at least 1"),
+        ({"max_violations": None}, "max_violations must be a whole number of at least 1"),
+    ],
+)
+def test_rules_of_a_wrong_type(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidArgument, match=told):
+        LifecycleRules(**options)
+
+
+@pytest.mark.parametrize("steps", [0, 2.5, float("nan"), "3", None])
+def test_a_blend_of_no_whole_number_of_steps(steps: Any) -> None:
+    with pytest.raises(InvalidArgument, match="blend num_steps must be a whole number"):
+        BlendSchedule(num_steps=steps)
+
+
+@pytest.mark.parametrize("options", [{"window": 1.5}, {"window": 0}, {"max_dropped": None}])
+def test_gate_rules_of_a_wrong_type(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match=next(iter(options))):
+        GateRules(**options)
 
 
 def test_a_slot_where_nothing_fits() -> None:

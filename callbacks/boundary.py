@@ -1,0 +1,84 @@
+"""What happens between two epochs: health, gates, controller, commands."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from esper_lightning.callbacks.event_stream import EventStream
+from esper_lightning.callbacks.treatment import HealthCheck
+from esper_lightning.kasmina import Moment, SeedBed, system_state
+from esper_lightning.leyline import CommandRefused, Decision, InvalidArgument, SystemState
+
+log = logging.getLogger(__name__)
+
+Controller = Callable[[SystemState], Sequence[Decision]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Boundary:
+    """One epoch boundary.
+
+    Attributes:
+        bed: the slots.
+        stream: where it is told what happened.
+        moment: when.
+        host_parameters: of the network before any growth.
+        controller: who decides; None plants nothing.
+        governor: who judges the epoch; None keeps every one.
+    """
+
+    bed: SeedBed
+    stream: EventStream
+    moment: Moment
+    host_parameters: int
+    controller: Controller | None
+    governor: HealthCheck | None
+
+    def run(self) -> None:
+        """Everything, in its order. No gate and no controller sees an epoch that is undone."""
+        treatment = self.governor.examine(self.moment) if self.governor is not None else None
+        undone = treatment is not None and treatment.undone
+        if not undone:
+            self.stream.emit(*self.bed.close_epoch(self.moment))
+        commanded: set[str] = set()
+        if treatment is not None:
+            self.stream.emit(treatment.intervention)
+            self._carry_out(treatment.decisions, commanded)
+        if not undone:
+            self.decide(commanded)
+        if self.governor is not None:
+            self.governor.keep(self.moment, treatment)
+
+    def settle(self) -> None:
+        """The run is over, which nobody knew at its last boundary: let live seeds be settled."""
+        if not self.moment.is_last and self.bed.has_live_seeds():
+            last = dataclasses.replace(self.moment, max_epochs=self.moment.epoch + 1)
+            dataclasses.replace(self, moment=last).decide(set())
+
+    def decide(self, commanded: set[str]) -> None:
+        """Ask the controller, and do what it says.
+
+        Args:
+            commanded: slots that had a command at this boundary; they take no other.
+        """
+        state = system_state(self.bed, self.moment, host_parameters=self.host_parameters)
+        self.stream.emit(state)
+        decisions = self.controller(state) if self.controller is not None else ()
+        self._carry_out(decisions, commanded)
+
+    def _carry_out(self, decisions: Sequence[Decision], commanded: set[str]) -> None:
+        for decision in decisions:
+            command = decision.command
+            try:
+                if command.slot and command.slot in commanded:
+                    raise CommandRefused(f"slot {command.slot!r} already had a command here")
+                changes = self.bed.apply(command, self.moment)
+            except (CommandRefused, InvalidArgument) as error:
+                log.warning("refused: %s", error)
+                self.stream.emit(replace(decision, refused=str(error)))
+                continue
+            commanded.add(command.slot)
+            self.stream.emit(decision, *changes)

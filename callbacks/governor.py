@@ -1,0 +1,271 @@
+"""Rolls the network back when an epoch went wrong, and has the suspect culled."""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.optim import Optimizer
+
+from esper_lightning.callbacks.kasmina import Kasmina, find
+from esper_lightning.callbacks.treatment import GOVERNOR, Treatment
+from esper_lightning.kasmina import (
+    HostGradients,
+    Moment,
+    SeedSlot,
+    acting,
+    suspects,
+    what_grew,
+)
+from esper_lightning.leyline import (
+    AdaptationCommand,
+    AlarmLevel,
+    CommandKind,
+    Decision,
+    Intervention,
+    InvalidArgument,
+    SeedStage,
+    TrainingHalted,
+)
+from esper_lightning.tolaria import Alarm, Health, HealthRules, Reading, Snapshot, is_finite
+
+log = logging.getLogger(__name__)
+
+NORM_EVERY = 8
+"""Steps between two looks at the host's gradient norm."""
+
+
+class Governor(Callback):
+    """Mutates the network: back to what it was, when an epoch went wrong.
+
+    At each boundary Kasmina asks it first. It judges the epoch by ``rules``: by training loss,
+    gradient norm of the host, validation objective, and whether everything is finite. An epoch that
+    passes is remembered as it is at the end of its boundary. One that does not is undone: weights,
+    topology, optimiser state and seeds' generators are again what they were, the seed that is to
+    blame is culled, its slot rests, and its blueprint is not planted there again. Steps, epochs,
+    learning rates, data order and global generators go on.
+
+    Where one rollback does not help, the next goes one snapshot further back, then to the last
+    checkpoint file; after ``rules.max_rollbacks`` the run stops with :class:`TrainingHalted`.
+
+    Args:
+        rules: when an epoch is not to be kept.
+        snapshots: how many boundaries are kept in memory, each a copy of weights and optimiser
+            state.
+
+    Raises:
+        InvalidArgument: an argument that is not allowed.
+    """
+
+    def __init__(self, *, rules: HealthRules | None = None, snapshots: int = 5) -> None:
+        super().__init__()
+        if type(snapshots) is not int or snapshots < 1:
+            raise InvalidArgument(
+                f"snapshots must be a whole number of at least 1, got {snapshots!r}"
+            )
+        if not isinstance(rules, HealthRules | None):
+            raise InvalidArgument(f"rules must be HealthRules, got {rules!r}")
+        self.rules = rules or HealthRules()
+        self.health = Health(self.rules)
+        self.snapshots: deque[Snapshot] = deque(maxlen=snapshots)
+        self._rollbacks: list[int] = []
+        self._in_a_row = 0
+        self._gradients = HostGradients([])
+        self._kasmina: Kasmina
+        self._trainer: Trainer
+        self._module: LightningModule
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Register with Kasmina, wherever it stands in the list of callbacks."""
+        if stage == "fit":
+            self._kasmina = find(trainer)
+            self._kasmina.governor = self
+            self._trainer, self._module = trainer, pl_module
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the beginning, or what was resumed."""
+        self.snapshots.clear()
+        self._remember(trainer.current_epoch - 1)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to measure anew."""
+        alive = {
+            id(parameter)
+            for slot in self._kasmina.bed.slots.values()
+            if slot.seed is not None
+            for parameter in slot.seed.parameters()
+        }
+        self._gradients = HostGradients([p for p in pl_module.parameters() if id(p) not in alive])
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Measure the host's gradient every few steps."""
+        if trainer.global_step % NORM_EVERY == 0:
+            self._gradients.observe()
+
+    # -- asked by Kasmina at the boundary ---------------------------------------------------------
+
+    def examine(self, moment: Moment) -> Treatment | None:
+        """Judge the epoch that has just ended; None when it may be kept.
+
+        Raises:
+            TrainingHalted: it was rolled back too often; the network is the last good one.
+        """
+        reading = self._read(moment)
+        alarm = self.health.judge(reading)
+        if alarm is None or alarm.level is AlarmLevel.MINOR:
+            self.health.accept(reading)
+            self._in_a_row = 0
+        if alarm is None:
+            return None
+        blamed = suspects(self._kasmina.bed, since=moment.epoch - self.rules.period)
+        if alarm.level is AlarmLevel.MINOR:
+            return self._treatment(moment, alarm, blamed, CommandKind.CULL)
+        return self._undo(moment, alarm, blamed)
+
+    def keep(self, moment: Moment, treatment: Treatment | None) -> None:
+        """The boundary is over: remember the network as it is."""
+        if treatment is None or not treatment.undone:
+            self._remember(moment.epoch)
+        elif treatment.decisions:  # a later rollback must not bring the culled seed back
+            self.snapshots.pop()
+            self._remember(moment.epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What epochs are judged by, and the rollbacks so far. Snapshots are taken anew."""
+        return {"health": self.health.state_dict(), "rollbacks": list(self._rollbacks)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.health.load_state_dict(state_dict["health"])
+        self._rollbacks = list(state_dict["rollbacks"])
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _read(self, moment: Moment) -> Reading:
+        bed = self._kasmina.bed
+        isolated = [
+            slot.seed
+            for slot in bed.slots.values()
+            if slot.seed is not None
+            and slot.record.stage in (SeedStage.GERMINATED, SeedStage.TRAINING)
+        ]
+        return Reading(
+            loss=bed.watch.loss.mean(),
+            gradient_norm=self._gradients.norm(),
+            objective=moment.objective.value,
+            mode=moment.objective.mode,
+            finite=is_finite(self._module, without=isolated),
+            untrained=self._gradients.num_zero(),
+            grown=bool(acting(bed) or suspects(bed, since=moment.epoch - self.rules.period)),
+        )
+
+    def _undo(self, moment: Moment, alarm: Alarm, blamed: list[SeedSlot]) -> Treatment:
+        recent = [epoch for epoch in self._rollbacks if epoch > moment.epoch - self.rules.period]
+        if len(recent) >= self.rules.max_rollbacks:
+            self._restore(self.snapshots[-1], moment)
+            raise TrainingHalted(
+                f"epoch {moment.epoch}: {alarm.what}, after {len(recent)} rollbacks in the last "
+                f"{self.rules.period} epochs (epochs {recent}); the network is that of the end of "
+                f"epoch {self.snapshots[-1].epoch}, the last good checkpoint is "
+                f"{_last_checkpoint(self._trainer) or 'none'}. Look at the data and the learning "
+                f"rate, or raise max_rollbacks"
+            )
+        self._rollbacks = [*recent, moment.epoch]
+        snapshot, level = self._target()
+        self._in_a_row = 0 if blamed else self._in_a_row + 1
+        names = [slot.path for slot in blamed]
+        grown = [what_grew(slot) for slot in blamed]
+        self._restore(snapshot, moment)
+        pairs = zip(blamed, grown, strict=True)
+        there = [slot for slot, was in pairs if what_grew(slot) == was]
+        for slot in there:
+            self._kasmina.bed.quarantine(slot.path)
+        return self._treatment(
+            moment,
+            Alarm(level=level, what=alarm.what),
+            there,
+            CommandKind.EMERGENCY,
+            names=names,
+            restored=snapshot.epoch,
+        )
+
+    def _target(self) -> tuple[Snapshot, AlarmLevel]:
+        """One snapshot further back for every rollback in a row that found nobody to blame."""
+        if self._in_a_row and len(self.snapshots) > 1:
+            self.snapshots.pop()
+        elif self._in_a_row and (path := _last_checkpoint(self._trainer)):
+            snapshot = Snapshot.read(self._trainer.strategy.load_checkpoint(path))
+            self.snapshots[-1] = snapshot
+            return snapshot, AlarmLevel.MAJOR
+        return self.snapshots[-1], AlarmLevel.SEVERE
+
+    def _treatment(
+        self,
+        moment: Moment,
+        alarm: Alarm,
+        blamed: Sequence[SeedSlot],
+        kind: CommandKind,
+        *,
+        names: Sequence[str] = (),
+        restored: int | None = None,
+    ) -> Treatment:
+        intervention = Intervention(
+            run_id=moment.run_id,
+            epoch=moment.epoch,
+            step=moment.step,
+            level=alarm.level,
+            alarm=alarm.what,
+            suspects=tuple(names or (slot.path for slot in blamed)),
+            restored=restored,
+        )
+        log.warning("epoch %d, %s", moment.epoch, intervention)
+        decisions = [
+            Decision(
+                run_id=moment.run_id,
+                epoch=moment.epoch,
+                policy=GOVERNOR,
+                command=AdaptationCommand(
+                    id=f"{moment.run_id}/{moment.epoch}/governor/{number}",
+                    run_id=moment.run_id,
+                    kind=kind,
+                    slot=slot.path,
+                    reason=alarm.what,
+                ),
+            )
+            for number, slot in enumerate(blamed)
+        ]
+        return Treatment(
+            intervention=intervention, decisions=decisions, undone=restored is not None
+        )
+
+    def _remember(self, epoch: int) -> None:
+        self.snapshots.append(
+            Snapshot.take(
+                self._module,
+                self._trainer.optimizers[0],
+                epoch=epoch,
+                step=self._trainer.global_step,
+            )
+        )
+
+    def _restore(self, snapshot: Snapshot, moment: Moment) -> None:
+        snapshot.restore(
+            self._module, self._kasmina.bed, self._trainer.optimizers[0], step=moment.step
+        )
+
+
+def _last_checkpoint(trainer: Trainer) -> str:
+    """Path of the checkpoint that was written last, empty where there is none."""
+    paths = [
+        path
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint)
+        for path in (callback.last_model_path, callback.best_model_path)
+        if path and Path(path).exists()
+    ]
+    return max(paths, key=lambda path: Path(path).stat().st_mtime, default="")
