@@ -1,43 +1,39 @@
-"""``python -m esper_lightning.evidence --seeds 0 1 2 3 4 [override ...]``."""
+"""``python -m esper_lightning.evidence [command] [option ...]``; commands are in a table below."""
 
-import argparse
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
+import sys
+from collections.abc import Callable, Sequence
 
-from esper_lightning.evidence.arms import run_seed
-from esper_lightning.evidence.table import render
+from esper_lightning.evidence import (
+    compare,
+    incubation,
+    instructions,
+    memory,
+    overhead,
+    planting,
+    rollback,
+)
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "compare": compare.main,
+    "overhead": overhead.main,
+    "instructions": instructions.main,
+    "incubation": incubation.main,
+    "planting": planting.main,
+    "memory": memory.main,
+    "rollback": rollback.main,
+}
+"""What can be measured; each takes the arguments after its name and has ``--help``."""
 
 
-def main() -> None:
-    """Run the arms and print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m esper_lightning.evidence",
-        description="Host alone, a static network of the grown size, and the grown network.",
-    )
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides for every arm")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
-    parser.add_argument(
-        "--directory",
-        type=Path,
-        default=Path("outputs/evidence"),
-        help="runs that are there already are not repeated",
-    )
-    options = parser.parse_args()
-    if not options.train.is_file():
-        parser.error(f"{options.train} is not there; run from the repository or give --train")
-    one = partial(
-        run_seed,
-        train=options.train,
-        directory=options.directory.resolve(),
-        overrides=options.overrides,
-    )
-    with ThreadPoolExecutor(options.jobs) as pool:
-        rows = [row for found in pool.map(one, options.seeds) for row in found]
-    print(render(rows))
+def main(arguments: Sequence[str]) -> None:
+    """Run the command that is named first, ``compare`` where none is."""
+    if arguments and arguments[0] in COMMANDS:
+        COMMANDS[arguments[0]](arguments[1:])
+    elif arguments and not arguments[0].startswith("-") and "=" not in arguments[0]:
+        sys.exit(f"{arguments[0]!r} is not a command; those: {', '.join(COMMANDS)}")
+    else:
+        compare.main(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

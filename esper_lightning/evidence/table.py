@@ -4,26 +4,25 @@ from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 
 from esper_lightning.evidence.arms import ARMS, Row
+from esper_lightning.evidence.report import table
 from esper_lightning.leyline import RunSummary
 
 
 def render(rows: Sequence[Row]) -> str:
     """A Markdown table: mean and standard deviation over seeds, one line an arm."""
-    lines = [
-        "| arm | runs | test accuracy % | val accuracy % | parameters | training GFLOP | wall s |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for arm in ARMS:
         told = [row.summary for row in rows if row.arm == arm]
-        columns = (
+        columns = [
             _spread(told, lambda s: 100 * s.test["test/acc"], 2),
             _spread(told, lambda s: 100 * s.validation["val/acc"], 2),
             _spread(told, lambda s: float(s.parameters), 0),
             _spread(told, lambda s: (s.training_flops or 0.0) / 1e9, 2),
             _spread(told, lambda s: s.wall_s, 1),
-        )
-        lines.append(f"| {arm} | {len(told)} | {' | '.join(columns)} |")
-    return "\n".join([*lines, "", _paired(rows)])
+        ]
+        lines.append([arm, str(len(told)), *columns])
+    header = ["arm", "runs", "test accuracy %", "val accuracy %", "parameters", "training GFLOP"]
+    return f"{table([*header, 'wall s'], lines)}\n\n{_paired(rows)}"
 
 
 def _paired(rows: Sequence[Row]) -> str:

@@ -1,0 +1,101 @@
+"""The commands that measure: that they run, and what they write. Never how long anything took."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from esper_lightning.evidence import incubation, overhead, planting
+from esper_lightning.evidence.__main__ import COMMANDS, main
+
+
+def test_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deep" / "memory.json"
+    main(["memory", "--cycles", "10", "--looks", "2", "--out", str(out)])
+    told = json.loads(out.read_text())
+    assert told["command"].startswith("memory --cycles 10")
+    assert [line["cycles"] for line in told["figures"]] == [8, 10]
+    assert told["machine"]["cores"] >= 1
+    assert capsys.readouterr().out.startswith("| cycles | RSS MiB |")
+
+
+@pytest.mark.slow
+def test_overhead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "overhead.json"
+    main(["overhead", "--fits", "2", "--turns", "2", "--size", "4", "--out", str(out)])
+    figures = json.loads(out.read_text())["figures"]
+    assert [(figure["arm"], figure["fits"]) for figure in figures] == [
+        (overhead.BARE, 2),
+        (overhead.SLOTS, 2),
+        (overhead.LORA, 2),
+        (overhead.BARE, 2),
+        (overhead.SLOTS, 2),
+    ]
+    assert figures[0]["cpu_ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert all(figure["step_ms"] > 0 for figure in figures)
+    assert "8 dormant slots" in capsys.readouterr().out
+
+
+def test_a_disabled_adapter_leaves_the_host_to_train() -> None:
+    net = overhead.convolutions()
+    trained = sum(parameter.numel() for parameter in net.parameters())
+    adapted = overhead.disabled_lora(net, overhead.CONVOLUTIONS)
+    asked = dict(adapted.named_parameters())
+    assert sum(p.numel() for p in asked.values() if p.requires_grad) == trained
+    assert sum("lora_A" in name for name in asked) == len(overhead.CONVOLUTIONS) == 8
+
+
+@pytest.mark.slow
+def test_incubation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "incubation.json"
+    main(["incubation", "--epochs", "2", "--steps", "6", "--size", "4", "--out", str(out)])
+    figures = {figure["way"]: figure for figure in json.loads(out.read_text())["figures"]}
+    assert list(figures) == list(incubation.WAYS)
+    assert all(figure["epochs"] == 2 for figure in figures.values())
+    flops = {way: figure["flops_ratio"] for way, figure in figures.items()}
+    assert flops[incubation.NONE] == 1.0
+    assert 1.0 < flops["straight-through"] < flops["straight-through, monitored"]
+    assert 1.0 < flops["shadow, half of the batches"] < flops["shadow, every batch"]
+    assert "shadow, every batch" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_planting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "planting.json"
+    main(["planting", "--epochs", "7", "--batches", "2", "--out", str(out)])
+    (digits,) = json.loads(out.read_text())["figures"]
+    assert digits["data"] == "digits"
+    assert digits["command"]["num"] % len(planting.SLOTS) == 0
+    assert digits["command"]["num"] >= 3
+    assert digits["boundary"]["p50"] > 0
+    assert digits["epoch_steps"] > 2
+    assert "| digits |" in capsys.readouterr().out
+
+
+def test_rollback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rollback.json"
+    main(["rollback", "--widths", "4", "8", "--rounds", "2", "--out", str(out)])
+    small, large = json.loads(out.read_text())["figures"]
+    assert small["parameters"] < large["parameters"]
+    assert min(small["copy_ms"], small["fast_ms"], small["full_ms"], small["take_ms"]) > 0
+    assert "| parameters | copy ms |" in capsys.readouterr().out
+
+
+def test_what_is_no_command_is_refused() -> None:
+    with pytest.raises(SystemExit, match="'frontier' is not a command; those: compare, overhead"):
+        main(["frontier"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="^0$"):
+        main([name, "--help"])
+    assert capsys.readouterr().out.startswith(
+        f"usage: python -m esper_lightning.evidence {name} [-h]"
+    )
+
+
+def test_turns_belong_to_the_epoch_they_were_measured_in() -> None:
+    assert incubation.epoch_means([1.0, 1.0, 1.0, 4.0, 5.0, 6.0], epochs=2) == [1.0, 5.0]
+    with pytest.raises(ValueError, match="5 turns are not those of 2 epochs"):
+        incubation.epoch_means([1.0] * 5, epochs=2)
