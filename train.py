@@ -1,91 +1,98 @@
 """Train a network that grows: compose the configuration, fit, report.
 
-python train.py --help lists the groups; conf/train.yaml is the entry.
+python train.py --help lists the groups; docs/configuration.md explains them.
 """
 
-import hashlib
 import warnings
-from typing import Any
 
 import hydra
 import torch
-from hydra.utils import instantiate
-from lightning.pytorch import Callback, Trainer, seed_everything
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from omegaconf import DictConfig
 from rich.console import Console
 
 from esper_lightning import karn
-from esper_lightning.callbacks import Summary
+from esper_lightning.callbacks import Kasmina, Summary
+from esper_lightning.callbacks.batches import run_example
+from esper_lightning.callbacks.checkpoints import best_checkpoint
+from esper_lightning.callbacks.logger_entries import log_hyperparameters, logging_to
+from esper_lightning.callbacks.requirements import check_supported
+from esper_lightning.conf import parts, record, request
+from esper_lightning.conf.instantiate import build, build_all
 from esper_lightning.kasmina import possible_slots
 from esper_lightning.nissa.report import summary_text
 from esper_lightning.nissa.slot_listing import slot_listing
-from esper_lightning.tolaria import SplitDataModule, Tolaria
 
 
-def build_model(cfg: DictConfig, data: SplitDataModule) -> Tolaria:
-    """Host and module for the data's shapes, with a few real inputs to learn slot shapes from."""
-    host = instantiate(cfg.host, input_shape=data.input_shape, num_classes=data.num_classes)
-    model: Tolaria = instantiate(cfg.tolaria, host=host, num_classes=data.num_classes)
-    model.example_input_array = data.example_input()
-    return model
-
-
-def build_callbacks(cfg: DictConfig) -> list[Callback]:
-    """Kasmina, Tamiyo and whatever the group ``callbacks`` names."""
-    nodes = [cfg.kasmina, cfg.tamiyo, *(cfg.callbacks or {}).values()]
-    return [instantiate(node, _convert_="all") for node in nodes if node is not None]
-
-
-def config_digest(cfg: DictConfig) -> str:
-    """SHA-256 of what was asked for, without where it is written to."""
-    asked: Any = OmegaConf.to_container(cfg, resolve=False)
-    asked.pop("paths", None)
-    return hashlib.sha256(
-        OmegaConf.to_yaml(OmegaConf.create(asked), sort_keys=True).encode()
-    ).hexdigest()
+def run(
+    cfg: DictConfig, trainer: Trainer, model: LightningModule, data: LightningDataModule
+) -> dict[str, float]:
+    """Fit, then evaluate what ``train``, ``test``, ``evaluate`` and ``ckpt_path`` ask for."""
+    results: dict[str, float] = {}
+    path = cfg.ckpt_path
+    if cfg.train:
+        trainer.fit(model, datamodule=data, ckpt_path=path)
+        if "spawn" in str(cfg.trainer.get("strategy")):
+            trainer.loggers = []  # new processes would write over what those of the fit wrote
+        results = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        path = best_checkpoint(trainer) if cfg.evaluate == "best" else None
+    options = {"datamodule": data, "ckpt_path": path, "verbose": False}
+    if is_overridden("validation_step", model) and is_overridden("val_dataloader", data):
+        results |= next(iter(trainer.validate(model, **options)), {})
+    if cfg.test and is_overridden("test_step", model) and is_overridden("test_dataloader", data):
+        results |= next(iter(trainer.test(model, **options)), {})
+    return results
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
     """One run.
 
     Returns:
-        Metrics of the final network on validation and, with ``test=true``, on test.
+        Its last metrics on train and validation and, with ``test=true``, on test.
     """
     console = Console()
+    request.check(cfg, ModelCheckpoint)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    data: SplitDataModule = instantiate(cfg.data)
-    model = build_model(cfg, data)
+    data = parts.build_data(cfg, LightningDataModule)
+    model, network = parts.build_module(cfg, data, LightningModule)
     if cfg.list_slots:
-        found = possible_slots(model.host, lambda: model(model.example_input_array))
+        found = possible_slots(network, lambda: run_example(model))
         fitting = {s.path: [b.name for b in karn.fitting(s.shape)] for s in found}
         console.print(slot_listing(found, fitting))
         return {}
-    callbacks = build_callbacks(cfg)
-    loggers = [instantiate(node) for node in (cfg.logger or {}).values()]
-    trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False)
-    summaries = [callback for callback in callbacks if isinstance(callback, Summary)]
-    for summary in summaries:
-        summary.config_digest = config_digest(cfg)
-    trainer.fit(model, datamodule=data)
-    results = dict(trainer.validate(model, datamodule=data, verbose=False)[0])
-    if cfg.test:
-        results |= trainer.test(model, datamodule=data, verbose=False)[0]
-    for summary in summaries:
-        if summary.latest is not None:
-            console.print(summary_text(summary.latest))
+    if cfg.print_config:
+        console.print(record.tree(cfg))
+    record.save(cfg, cfg.paths.output_dir)
+    host_parameters = sum(parameter.numel() for parameter in network.parameters())
+    callbacks = parts.build_callbacks(cfg)
+    with logging_to(build_all(cfg.get("logger"), "logger")) as loggers:
+        log_hyperparameters(loggers, record.hyperparameters(cfg, host_parameters=host_parameters))
+        trainer: Trainer = build(
+            cfg.trainer, "trainer", callbacks=callbacks, logger=loggers or False
+        )
+        if any(isinstance(callback, Kasmina) for callback in callbacks):
+            check_supported(trainer, model)  # here, not in each of several processes
+        summary = next((item for item in callbacks if isinstance(item, Summary)), None)
+        if summary is not None:
+            summary.config_digest = record.digest(cfg)
+        results = run(cfg, trainer, model, data)
+    latest = None if summary is None else summary.latest
+    console.print(record.metrics(results) if latest is None else summary_text(latest))
     console.print(f"[dim]files are in {trainer.default_root_dir}[/dim]")
     return results
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Entry of the command line."""
+def main(cfg: DictConfig) -> float | None:
+    """Entry of the command line; what it returns is for sweepers."""
     # Lightning 2.6 with torch 2.13, and a hint that does not hold for data in memory.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
-    train(cfg)
+    return request.objective(train(cfg), cfg.optimized_metric)
 
 
 if __name__ == "__main__":

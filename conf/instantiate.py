@@ -1,0 +1,111 @@
+"""From a node of the configuration to an object."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra.utils
+from omegaconf import DictConfig, OmegaConf
+
+from esper_lightning.leyline import InvalidArgument
+
+EXTRAS = {
+    "AimLogger": ("aim", "aim"),
+    "CometLogger": ("comet_ml", "comet"),
+    "MLFlowLogger": ("mlflow", "mlflow"),
+    "NeptuneLogger": ("neptune", "neptune"),
+    "TensorBoardLogger": ("tensorboard", "tensorboard"),
+    "WandbLogger": ("wandb", "wandb"),
+}
+"""What a class needs that is not installed by default: its package, and the extra that has it."""
+
+HYDRA_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
+"""Names in a node that are instructions to Hydra, not arguments."""
+
+Kind = TypeVar("Kind")
+
+
+def build(node: Any, key: str, **arguments: Any) -> Any:
+    """The object that a node with a ``_target_`` describes.
+
+    Args:
+        node: of the configuration; lists and mappings in it become plain ones.
+        key: the node's place, for errors.
+        arguments: more arguments.
+
+    Raises:
+        InvalidArgument: its package is not installed.
+    """
+    package, extra = EXTRAS.get(str(node.get("_target_")).rpartition(".")[2], (None, ""))
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise InvalidArgument(
+            f"{key} needs the package {package!r}, which is not installed: "
+            f"pip install 'esper-lightning[{extra}]'"
+        )
+    return hydra.utils.instantiate(node, _convert_="all", **arguments)
+
+
+def build_all(group: Any, key: str) -> list[Any]:
+    """The objects of a group of named nodes, in their order; ``null`` ones are left out."""
+    return [
+        build(node, f"{key}.{name}") for name, node in (group or {}).items() if node is not None
+    ]
+
+
+def build_own(node: Any, key: str, kind: type[Kind]) -> Kind:
+    """An object of the user's own class, imported from the current directory as well.
+
+    Args:
+        node: dotted path of the class, or a mapping with it as ``_target_`` and its arguments.
+        key: the node's place, for errors.
+        kind: what it must be.
+
+    Raises:
+        InvalidArgument: the path does not import, arguments do not fit, or it is something else.
+    """
+    given = OmegaConf.create({"_target_": node}) if isinstance(node, str) else node
+    if not isinstance(given, DictConfig) or not isinstance(given.get("_target_"), str):
+        raise InvalidArgument(
+            f"{key} must be a dotted path or a mapping with _target_, got {node!r}; "
+            f"for example {key}=my_project.Mine or '{key}={{_target_: my_project.Mine, width: 8}}'"
+        )
+    path: str = given["_target_"]
+    make = _imported(path, key)
+    if not callable(make) or (isinstance(make, type) and not issubclass(make, kind)):
+        raise InvalidArgument(f"{key}={path}: {make!r} is not a {kind.__name__}")
+    _check_arguments(make, given, key, path)
+    made = build(given, key)
+    if not isinstance(made, kind):
+        raise InvalidArgument(
+            f"{key}={path} made a {type(made).__name__}, which is not a {kind.__name__}"
+        )
+    return made
+
+
+def _imported(path: str, key: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    where, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(where), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise InvalidArgument(
+            f"{key}={path} cannot be imported: {error}; give a dotted path, module.Class, that "
+            f"imports from {here} or from an installed package"
+        ) from error
+
+
+def _check_arguments(make: Any, node: Mapping[str, Any], key: str, path: str) -> None:
+    names = {str(name): None for name in node if str(name) not in HYDRA_KEYS}
+    signature = inspect.signature(make)
+    try:
+        signature.bind(**names)
+    except TypeError as error:
+        raise InvalidArgument(
+            f"{key}={path}: {error}; it takes {signature}. Arguments are given as "
+            f"'{key}={{_target_: {path}, name: value}}'"
+        ) from error

@@ -1,0 +1,84 @@
+"""The parts of a run: data, module, callbacks, loggers."""
+
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig
+
+from esper_lightning.callbacks import (
+    GrowthFigure,
+    Journal,
+    LiveTable,
+    LoggerEvents,
+    Summary,
+    TrainingFlops,
+)
+from esper_lightning.conf.instantiate import build, build_all, build_own
+from esper_lightning.leyline import InvalidArgument
+from esper_lightning.tolaria import Tolaria
+
+Data = TypeVar("Data")
+Module = TypeVar("Module")
+
+WATCHING_GROWTH = (GrowthFigure, Journal, LiveTable, LoggerEvents, Summary)
+"""Callbacks that need a Kasmina beside them."""
+
+
+def build_data(cfg: DictConfig, kind: type[Data]) -> Data:
+    """The group ``data``, or the user's own data module, which must be a ``kind``."""
+    if cfg.datamodule is None:
+        data: Data = build(cfg.data, "data")
+        return data
+    return build_own(cfg.datamodule, "datamodule", kind)
+
+
+def build_module(cfg: DictConfig, data: Any, kind: type[Module]) -> tuple[Module | Tolaria, Any]:
+    """Tolaria with a host for the data's shapes, or the user's own module, a ``kind``.
+
+    Either gets a few real inputs, if the data can tell, to learn the shapes of slots from.
+
+    Returns:
+        The module, and the network in it to which slot paths are relative.
+
+    Raises:
+        InvalidArgument: Tolaria needs what a data module of the user's own does not tell, or slots
+            are to be listed and nothing tells what the inputs of the user's own module are.
+    """
+    if cfg.module is not None:
+        own: Any = build_own(cfg.module, "module", kind)
+        if own.example_input_array is None and hasattr(data, "example_input"):
+            own.example_input_array = data.example_input()
+        if cfg.list_slots and own.example_input_array is None:
+            raise InvalidArgument(
+                "list_slots needs one batch of inputs: set self.example_input_array in the module"
+            )
+        return own, own
+    missing = [
+        name for name in ("input_shape", "num_classes", "example_input") if not hasattr(data, name)
+    ]
+    if missing:
+        raise InvalidArgument(
+            f"{type(data).__name__} does not tell {', '.join(missing)}, which Tolaria needs to "
+            f"make a host; derive it from esper_lightning.tolaria.SplitDataModule, or name a "
+            f"module of your own: module=my_project.Classifier"
+        )
+    shapes = {"input_shape": data.input_shape, "num_classes": data.num_classes}
+    host = build(cfg.host, "host", **shapes)
+    model: Tolaria = build(cfg.tolaria, "tolaria", host=host, num_classes=data.num_classes)
+    model.example_input_array = data.example_input()
+    return model, model.host
+
+
+def build_callbacks(cfg: DictConfig) -> list[Any]:
+    """Kasmina, the governor, Tamiyo and whatever the group ``callbacks`` names.
+
+    Without Kasmina nothing grows: callbacks that watch growth are left out, and the training FLOPs,
+    which Kasmina logs otherwise, are counted by ``TrainingFlops``.
+    """
+    given = build_all(cfg.get("callbacks"), "callbacks")
+    if cfg.get("kasmina"):
+        names = ("kasmina", "governor", "tamiyo")
+        growing = {name: cfg.get(name) for name in names}
+        return [build(node, name) for name, node in growing.items() if node] + given
+    others = [item for item in given if not isinstance(item, WATCHING_GROWTH)]
+    counted = any(isinstance(item, TrainingFlops) for item in others)
+    return others if counted else [TrainingFlops(), *others]
