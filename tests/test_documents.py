@@ -58,6 +58,11 @@ class Example:
     def __str__(self) -> str:
         return f"{self.path.relative_to(ROOT)}:{self.blocks[0][0]}"
 
+    @property
+    def trains(self) -> bool:
+        """Whether a Trainer fits something, which takes seconds."""
+        return any(".fit(" in code for _, code in self.blocks)
+
     def run(self) -> None:
         namespace: dict[str, object] = {"__name__": "__main__"}
         for line, code in self.blocks:
@@ -84,7 +89,11 @@ def examples(path: Path) -> Iterator[Example]:
 EXAMPLES = [example for path in DOCUMENTS for example in examples(path)]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(each, marks=[pytest.mark.slow] * each.trains) for each in EXAMPLES],
+    ids=str,
+)
 def test_examples_run_as_they_stand(
     example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
