@@ -29,6 +29,9 @@ PLACES: dict[SeedStage, Point] = {
 }
 """Centre of each stage's box."""
 
+PRUNING: list[Point] = [(910, 118), (910, 416), (455, 416), (455, 392)]
+"""Where the three moves that prune a fossil run together."""
+
 WAYS: dict[tuple[SeedStage, SeedStage], list[Point]] = {
     (S.FOSSILIZED, S.DORMANT): [(830, 48), (830, 22), (290, 22), (290, 48)],
     (S.DORMANT, S.GERMINATED): [(260, 92), (260, 130), (95, 130), (95, 198)],
@@ -53,6 +56,9 @@ WAYS: dict[tuple[SeedStage, SeedStage], list[Point]] = {
     (S.TRAINING, S.CULLED): [(275, 242), (275, 278), (425, 278), (425, 348)],
     (S.SHADOWING, S.CULLED): [(635, 242), (635, 278), (485, 278), (485, 348)],
     (S.PROBATIONARY, S.CULLED): [(830, 242), (830, 278), (485, 278), (485, 348)],
+    (S.DORMANT, S.CULLED): [(320, 92), (320, 118), *PRUNING],
+    (S.TERMINATED, S.CULLED): [(595, 92), (595, 118), *PRUNING],
+    (S.FOSSILIZED, S.CULLED): [(865, 92), (865, 118), *PRUNING],
 }
 """Moves that are not drawn as a straight line between two boxes."""
 
@@ -80,8 +86,9 @@ def lifecycle() -> str:
         words((535, 375), "too long in a stage, or by a command", color=SOFT, size=12),
         words((460, 16), "free to grow again", color=SOFT, anchor="middle", size=12),
         words((845, 150), "G4", color=SOFT, size=12),
+        words((700, 112), "pruning of a fossil", color=SOFT, anchor="middle", size=12),
     ]
-    return picture(920, 410, "The stages of a slot and every move between them", parts)
+    return picture(930, 430, "The stages of a slot and every move between them", parts)
 
 
 def _straight(start: Point, end: Point) -> list[Point]:

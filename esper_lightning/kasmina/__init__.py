@@ -30,7 +30,7 @@ from esper_lightning.kasmina.restore import restore
 from esper_lightning.kasmina.rules import GateRules, LifecycleRules
 from esper_lightning.kasmina.second_passes import SecondPasses
 from esper_lightning.kasmina.slot import SeedSlot
-from esper_lightning.kasmina.suspects import acting, suspects, what_grew
+from esper_lightning.kasmina.blame import acting, suspects, what_grew
 from esper_lightning.kasmina.view import system_state
 
 __all__ = [
