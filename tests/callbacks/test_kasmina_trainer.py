@@ -264,7 +264,8 @@ def test_the_heuristic_makes_somebody_elses_module_grow() -> None:
     module = Plain()
     kasmina = Kasmina(slots=["net.0", "net.2"], monitor="val_loss")
     trainer = plain_trainer([Tamiyo(policy=Heuristic()), kasmina], epochs=16)
-    trainer.fit(module, *plain_data())
+    trainer.fit(module, *plain_data(rows=2048, batch_size=64))
+    assert any(slot.fossils for slot in kasmina.bed.slots.values())
     assert kasmina.bed.num_parameters() > kasmina.host_parameters
 
 
