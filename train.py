@@ -9,6 +9,7 @@ import hydra
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 from rich.console import Console
@@ -34,8 +35,6 @@ def run(
     path = cfg.ckpt_path
     if cfg.train:
         trainer.fit(model, datamodule=data, ckpt_path=path)
-        if "spawn" in str(cfg.trainer.get("strategy")):
-            trainer.loggers = []  # new processes would write over what those of the fit wrote
         results = {name: float(value) for name, value in trainer.callback_metrics.items()}
         path = best_checkpoint(trainer) if cfg.evaluate == "best" else None
     options = {"datamodule": data, "ckpt_path": path, "verbose": False}
@@ -52,7 +51,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     Returns:
         Its last metrics on train and validation and, with ``test=true``, on test.
     """
-    console = Console()
+    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    console = Console(quiet=not is_first)
     request.check(cfg, ModelCheckpoint)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -66,7 +66,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         return {}
     if cfg.print_config:
         console.print(record.tree(cfg))
-    record.save(cfg, cfg.paths.output_dir)
+    if is_first:
+        record.save(cfg, cfg.paths.output_dir)
     host_parameters = sum(parameter.numel() for parameter in network.parameters())
     callbacks = parts.build_callbacks(cfg)
     with logging_to(build_all(cfg.get("logger"), "logger")) as loggers:
@@ -75,7 +76,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
             cfg.trainer, "trainer", callbacks=callbacks, logger=loggers or False
         )
         if any(isinstance(callback, Kasmina) for callback in callbacks):
-            check_supported(trainer, model)  # here, not in each of several processes
+            check_supported(trainer, model)  # before processes are started
         summary = next((item for item in callbacks if isinstance(item, Summary)), None)
         if summary is not None:
             summary.config_digest = record.digest(cfg)

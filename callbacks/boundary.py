@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from esper_lightning.callbacks.event_stream import EventStream
 from esper_lightning.callbacks.treatment import HealthCheck
-from esper_lightning.kasmina import Moment, SeedBed, system_state
+from esper_lightning.kasmina import Moment, Ranks, SeedBed, system_state
 from esper_lightning.leyline import CommandRefused, Decision, InvalidArgument, SystemState
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ class Boundary:
         host_parameters: of the network before any growth.
         controller: who decides; None plants nothing.
         governor: who judges the epoch; None keeps every one.
+        ranks: who goes through it together, from equal moments and slots: the first one decides.
     """
 
     bed: SeedBed
@@ -36,6 +37,7 @@ class Boundary:
     host_parameters: int
     controller: Controller | None
     governor: HealthCheck | None
+    ranks: Ranks
 
     def run(self) -> None:
         """Everything, in its order. No gate and no controller sees an epoch that is undone."""
@@ -66,8 +68,9 @@ class Boundary:
         """
         state = system_state(self.bed, self.moment, host_parameters=self.host_parameters)
         self.stream.emit(state)
-        decisions = self.controller(state) if self.controller is not None else ()
-        self._carry_out(decisions, commanded)
+        controller = self.controller
+        if controller is not None:
+            self._carry_out(self.ranks.first(lambda: controller(state)), commanded)
 
     def _carry_out(self, decisions: Sequence[Decision], commanded: set[str]) -> None:
         for decision in decisions:
@@ -77,7 +80,8 @@ class Boundary:
                     raise CommandRefused(f"slot {command.slot!r} already had a command here")
                 changes = self.bed.apply(command, self.moment)
             except (CommandRefused, InvalidArgument) as error:
-                log.warning("refused: %s", error)
+                if self.ranks.rank == 0:
+                    log.warning("refused: %s", error)
                 self.stream.emit(replace(decision, refused=str(error)))
                 continue
             commanded.add(command.slot)

@@ -172,7 +172,7 @@ class Governor(Callback):
                 f"epoch {moment.epoch}: {alarm.what}, after {len(recent)} rollbacks in the last "
                 f"{self.rules.period} epochs (epochs {recent}); the network is that of the end of "
                 f"epoch {self.snapshots[-1].epoch}, the last good checkpoint is "
-                f"{_last_checkpoint(self._trainer) or 'none'}. Look at the data and the learning "
+                f"{self._last_checkpoint() or 'none'}. Look at the data and the learning "
                 f"rate, or raise max_rollbacks"
             )
         self._rollbacks = [*recent, moment.epoch]
@@ -198,7 +198,7 @@ class Governor(Callback):
         """One snapshot further back for every rollback in a row that found nobody to blame."""
         if self._in_a_row and len(self.snapshots) > 1:
             self.snapshots.pop()
-        elif self._in_a_row and (path := _last_checkpoint(self._trainer)):
+        elif self._in_a_row and (path := self._last_checkpoint()):
             snapshot = Snapshot.read(self._trainer.strategy.load_checkpoint(path))
             self.snapshots[-1] = snapshot
             return snapshot, AlarmLevel.MAJOR
@@ -223,7 +223,8 @@ class Governor(Callback):
             suspects=tuple(names or (slot.path for slot in blamed)),
             restored=restored,
         )
-        log.warning("epoch %d, %s", moment.epoch, intervention)
+        if self._trainer.is_global_zero:
+            log.warning("epoch %d, %s", moment.epoch, intervention)
         decisions = [
             Decision(
                 run_id=moment.run_id,
@@ -258,8 +259,12 @@ class Governor(Callback):
             self._module, self._kasmina.bed, self._trainer.optimizers[0], step=moment.step
         )
 
+    def _last_checkpoint(self) -> str:
+        """Path of the checkpoint that was written last, empty where there is none."""
+        return self._kasmina.ranks.first(lambda: _last_written(self._trainer))
 
-def _last_checkpoint(trainer: Trainer) -> str:
+
+def _last_written(trainer: Trainer) -> str:
     """Path of the checkpoint that was written last, empty where there is none."""
     paths = [
         path

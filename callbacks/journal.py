@@ -27,7 +27,7 @@ class Journal(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen to the run."""
-        if stage == "fit":
+        if stage == "fit" and trainer.is_global_zero:
             self.path = Path(self.dirpath or trainer.default_root_dir) / JOURNAL_NAME
             self._refused = False
             find(trainer).subscribe(self._write)

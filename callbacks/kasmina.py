@@ -1,5 +1,6 @@
 """Mutates the network: grafts slots, guards the host in the step, runs the epoch boundary."""
 
+import dataclasses
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,9 @@ from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX, TRAINING_FLOPS, 
 from esper_lightning.callbacks.horizon import max_epochs
 from esper_lightning.callbacks.kasmina_arguments import check_arguments
 from esper_lightning.callbacks.optimizer_hooks import OptimizerHooks
+from esper_lightning.callbacks.reducer import Reducer
 from esper_lightning.callbacks.requirements import callbacks_of, check_supported
-from esper_lightning.callbacks.resumption import Resumption, why_inexact
+from esper_lightning.callbacks.resumption import Resumption, of_rank, other_size, why_inexact
 from esper_lightning.callbacks.slot_paths import fits, network_of, slot_paths
 from esper_lightning.callbacks.state_version import STATE_VERSION, check_version
 from esper_lightning.callbacks.treatment import HealthCheck
@@ -35,8 +37,10 @@ from esper_lightning.kasmina import (
     Moment,
     Phase,
     PhaseCalls,
+    Ranks,
     SecondPasses,
     SeedBed,
+    average_seeds,
     check_eager,
     insert_slots,
     probing,
@@ -135,8 +139,16 @@ class Kasmina(Callback):
         self._closed: Boundary | None = None
         self._resumption = Resumption()
         self._in_epoch = False
-        self._open_epoch: dict[str, Any] | None = None
+        self._open_epoch: list[dict[str, Any]] | None = None
         self._is_rest = False
+        self._ranks = Ranks()
+        self._reducer = Reducer()
+        self._billed = (0.0, 0)
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together; known from ``setup`` on."""
+        return self._ranks
 
     @property
     def bed(self) -> SeedBed:
@@ -154,6 +166,8 @@ class Kasmina(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Graft the slots and, for a fit, give them their place in optimiser and clipping."""
         check_supported(trainer, pl_module)
+        self._ranks = Ranks()
+        self.run_id = self._ranks.first(lambda: self.run_id)
         self._stage, self._resumed = stage, False
         self._open_epoch, self._is_rest, self._in_epoch = None, False, False
         self._resumption.drop()
@@ -188,13 +202,15 @@ class Kasmina(Callback):
         )
         moment = self._moment(trainer, epoch=trainer.current_epoch - 1)
         self._stream.emit(*self.bed.wake(moment))
+        self._billed = (self.meter.total, self.num_samples)
+        self._reducer.begin(trainer, pl_module, self.bed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on within the epoch in which the checkpoint was saved, if it was."""
         self._resumption.on_train_start(trainer, pl_module)
-        opened = self._open_epoch
-        if opened is None:
+        if self._open_epoch is None:
             return
+        opened = of_rank(self._open_epoch, self._ranks)
         device = trainer.strategy.root_device
         self.bed.watch.load_state_dict(
             tree_map_only(Tensor, lambda t: t.to(device), opened["watch"])
@@ -238,7 +254,8 @@ class Kasmina(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Measure gradients."""
+        """Let all ranks have the same gradients of seeds; measure them."""
+        average_seeds(self.bed.slots.values(), self._ranks)
         self.bed.watch.before_optimizer_step(trainer.global_step)
 
     def on_train_batch_end(
@@ -271,11 +288,13 @@ class Kasmina(Callback):
             self._calls.close()
         else:
             self._calls.end(Phase.TRAINING)
-        boundary = self._boundary(self._moment(trainer, epoch=trainer.current_epoch))
+        boundary = self._boundary(self._common_moment(trainer, pl_module))
         boundary.run()
+        self._reducer.follow(trainer, pl_module, self.bed)
+        self._ranks.check_equal(self.bed.topology())
         self._closed, self._in_epoch, self._is_rest = boundary, False, False
-        pl_module.log(f"{OWN_PREFIX}parameters", float(self.bed.num_parameters()))
-        pl_module.log(TRAINING_FLOPS, self.meter.total)
+        pl_module.log(f"{OWN_PREFIX}parameters", float(self.bed.num_parameters()), sync_dist=True)
+        pl_module.log(TRAINING_FLOPS, self.meter.total, sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the controller settle live seeds when nobody knew that the last epoch was the last.
@@ -294,6 +313,7 @@ class Kasmina(Callback):
             host_parameters=self.host_parameters,
             controller=self.controller,
             governor=self.governor,
+            ranks=self._ranks,
         )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -313,7 +333,8 @@ class Kasmina(Callback):
     # -- state ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What the slots' own records do not hold."""
+        """What the slots' own records do not hold; called on all ranks."""
+        self._settle_bill()
         return {
             "version": STATE_VERSION,
             "run_id": self.run_id,
@@ -322,7 +343,7 @@ class Kasmina(Callback):
             "meter": self.meter.state_dict(),
             "host_flops": self.host_flops_per_sample,
             "metrics": self._metrics.state_dict(),
-            "open_epoch": self._within_epoch() if self._in_epoch else None,
+            "open_epoch": self._ranks.gather(self._within_epoch()) if self._in_epoch else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -347,16 +368,19 @@ class Kasmina(Callback):
         why = why_inexact(trainer) if self._in_epoch else ""
         if why:
             rank_zero_warn(f"a fit that goes on from this checkpoint is not the same run: {why}")
-        checkpoint[_RESUMPTION] = {**self._resumption.state(trainer), "inexact": why}
+        ranks = self._ranks.gather(self._resumption.state(trainer))
+        checkpoint[_RESUMPTION] = {"ranks": ranks, "inexact": why}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Hold what is restored when training starts."""
         if self._stage == "fit" and _RESUMPTION in checkpoint:
-            if why := checkpoint[_RESUMPTION]["inexact"]:
+            saved = checkpoint[_RESUMPTION]
+            why = saved["inexact"] or other_size(saved["ranks"], self._ranks)
+            if why:
                 rank_zero_warn(f"this fit is not the same run as the one that was left: {why}")
-            self._resumption.load(checkpoint[_RESUMPTION])
+            self._resumption.load(of_rank(saved["ranks"], self._ranks))
 
     # -- costs ------------------------------------------------------------------------------------
 
@@ -371,6 +395,28 @@ class Kasmina(Callback):
         return self.meter.per_sample(self._host_topology)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _common_moment(self, trainer: Trainer, pl_module: LightningModule) -> Moment:
+        """This boundary, the same on all ranks; what they know of the epoch is the same then too.
+
+        Buffers are those of the first rank, as they are in every forward pass of a
+        ``DistributedDataParallel``.
+        """
+        moment = self._moment(trainer, epoch=trainer.current_epoch)
+        self._settle_bill()
+        self._ranks.take_from_first(pl_module.buffers())
+        self.bed.watch.agree(self._ranks)
+        total = self.meter.total
+        return self._ranks.first(lambda: dataclasses.replace(moment, total_flops=total))
+
+    def _settle_bill(self) -> None:
+        """Bill what all ranks spent since the last time."""
+        flops, samples = self._billed
+        spent = self._ranks.gather((self.meter.total - flops, self.num_samples - samples))
+        if not self._ranks.alone:
+            self.meter.total = flops + sum(each for each, _ in spent)
+            self.num_samples = samples + sum(each for _, each in spent)
+        self._billed = (self.meter.total, self.num_samples)
 
     def _within_epoch(self) -> dict[str, Any]:
         return {
@@ -398,7 +444,9 @@ class Kasmina(Callback):
             second_passes=loss is not None,
         )
         if loss is not None:
-            passes = SecondPasses(pl_module, slots, rules=self.rules, meter=self.meter)
+            passes = SecondPasses(
+                pl_module, slots, rules=self.rules, meter=self.meter, ranks=self._ranks
+            )
             self._again = BatchAgain(loss, passes)
         elif self.incubation is Incubation.STRAIGHT_THROUGH:
             log.info("the isolation monitor is off: Kasmina(loss=fn) would tell it what to run")

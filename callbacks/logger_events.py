@@ -26,7 +26,7 @@ class LoggerEvents(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen to the run."""
-        if stage == "fit":
+        if stage == "fit" and trainer.is_global_zero:
             self._trainer = trainer
             find(trainer).subscribe(self._see)
 

@@ -5,10 +5,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import (
+    DDPStrategy,
     DeepSpeedStrategy,
     FSDPStrategy,
     ModelParallelStrategy,
 )
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.optim import Optimizer
 
 from esper_lightning.kasmina import has_slot_groups
@@ -37,10 +39,15 @@ def check_supported(trainer: Trainer, module: LightningModule) -> None:
             f"{type(strategy).__name__} splits parameters and optimiser state over processes at "
             f"start, and what grows later would not be split; use strategy='auto' and devices=1"
         )
-    if trainer.world_size > 1:
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
         raise UnsupportedTraining(
-            f"growth runs in one process so far, the Trainer has {trainer.world_size}; "
-            f"use devices=1"
+            "the strategy starts processes that hand their weights back at the end, to a network "
+            "that has not grown; use strategy='ddp', or start the processes with torchrun"
+        )
+    if trainer.world_size > 1 and not isinstance(strategy, DDPStrategy):
+        raise UnsupportedTraining(
+            f"growth in several processes is known to work with strategy='ddp' only, this is "
+            f"{type(strategy).__name__}"
         )
     if not module.automatic_optimization:
         raise UnsupportedTraining(

@@ -1,8 +1,8 @@
 """What Lightning leaves out of a checkpoint: random generators, and a plateau's last step."""
 
 import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -10,7 +10,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 
+from esper_lightning.kasmina import Ranks
 from esper_lightning.kasmina.random_stream import torch_generators
+
+Saved = TypeVar("Saved")
 
 
 class Resumption:
@@ -72,6 +75,21 @@ class Resumption:
     def on_train_batch_start(self) -> None:
         """Training is under way again."""
         self._state = None
+
+
+def of_rank(saved: Sequence[Saved], ranks: Ranks) -> Saved:
+    """What this rank saved; of another number of ranks, what the first one did."""
+    return saved[0] if len(saved) != ranks.size else saved[ranks.rank]
+
+
+def other_size(saved: Sequence[object], ranks: Ranks) -> str:
+    """What keeps a fit from going on exactly with another number of processes; empty if nothing."""
+    if len(saved) == ranks.size:
+        return ""
+    return (
+        f"it was saved by a run of {len(saved)} processes, and this one has {ranks.size}; go on "
+        f"with as many"
+    )
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

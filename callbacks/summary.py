@@ -44,7 +44,7 @@ class Summary(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen for how the run ends."""
         self._stage = stage
-        if stage == "fit":
+        if stage == "fit" and trainer.is_global_zero:
             find(trainer).subscribe(self._see)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,6 +100,8 @@ class Summary(Callback):
             self._policy = event.policy
 
     def _write(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
         kasmina = find(trainer)
         path = Path(self.dirpath or trainer.default_root_dir) / SUMMARY_NAME
         path.parent.mkdir(parents=True, exist_ok=True)

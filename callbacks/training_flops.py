@@ -57,8 +57,8 @@ class TrainingFlops(Callback):
         self.meter.end(_ONE, num_rows(batch))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was spent so far."""
-        pl_module.log(self.METRIC, self.meter.total)
+        """Log what all ranks spent so far."""
+        pl_module.log(self.METRIC, self.meter.total, sync_dist=True, reduce_fx="sum")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -4,6 +4,7 @@ Design: docs/design/detailed_design/02-kasmina.md
 """
 
 from esper_lightning.kasmina.bed import SeedBed
+from esper_lightning.kasmina.blame import acting, suspects, what_grew
 from esper_lightning.kasmina.branch import Branch, BuildBranch
 from esper_lightning.kasmina.bypass import Phase, PhaseCalls
 from esper_lightning.kasmina.export import NotExportable, save_program, save_source
@@ -26,11 +27,12 @@ from esper_lightning.kasmina.parameter_groups import (
     has_slot_groups,
 )
 from esper_lightning.kasmina.passes import Loss
+from esper_lightning.kasmina.ranks import Ranks
+from esper_lightning.kasmina.reduction import average_seeds
 from esper_lightning.kasmina.restore import restore
 from esper_lightning.kasmina.rules import GateRules, LifecycleRules
 from esper_lightning.kasmina.second_passes import SecondPasses
 from esper_lightning.kasmina.slot import SeedSlot
-from esper_lightning.kasmina.blame import acting, suspects, what_grew
 from esper_lightning.kasmina.view import system_state
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "NotExportable",
     "Phase",
     "PhaseCalls",
+    "Ranks",
     "SecondPasses",
     "SeedBed",
     "SeedSlot",
@@ -54,6 +57,7 @@ __all__ = [
     "acting",
     "add_slot_groups",
     "auto_slots",
+    "average_seeds",
     "check_eager",
     "feature_map",
     "has_slot_groups",

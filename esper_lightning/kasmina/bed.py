@@ -104,6 +104,9 @@ class SeedBed:
         """Use ``optimizer``, which has the slots' empty groups; fill them with what is there."""
         self._groups = SlotGroups(optimizer, self.slots)
         self._groups.refill(self.slots)
+        synced = any(isinstance(m, nn.SyncBatchNorm) for m in self.network.modules())
+        for slot in self.slots.values():
+            slot.syncs_batch_norm = synced
 
     def rewound(self, elapsed: int) -> None:
         """Set the clocks and fill the groups after slots were set back, ``elapsed`` steps ago."""

@@ -1,6 +1,6 @@
 """Evidence gathered over an epoch, on the device, without ever waiting for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -62,6 +62,23 @@ class Running:
         """Continue from :meth:`state_dict`."""
         self.count, self._sum, self._square = state["count"], state["sum"], state["square"]
         self._kept = [] if state["kept"] is None else list(state["kept"].unbind())
+
+    def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Be what several of :meth:`state_dict` observed together, on the device of this one."""
+        told = list(states)
+        device = next((t.device for t in (self._sum, *self._kept) if t is not None), None)
+        self.load_state_dict({"count": 0, "kept": None, "sum": None, "square": None})
+        for state in told:
+            other = Running()
+            other.load_state_dict(state)
+            other._reduce()
+            if other._sum is None or other._square is None:
+                continue
+            total = other._sum if device is None else other._sum.to(device)
+            square = other._square if device is None else other._square.to(device)
+            self.count += other.count
+            self._sum = total if self._sum is None else self._sum + total
+            self._square = square if self._square is None else self._square + square
 
     def total(self) -> float | None:
         """Sum, None without observations."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from esper_lightning.kasmina.flops import FlopMeter
 from esper_lightning.kasmina.isolation import disturbing, isolated_slots
 from esper_lightning.kasmina.passes import Loss
+from esper_lightning.kasmina.ranks import Ranks
 from esper_lightning.kasmina.rules import LifecycleRules
 from esper_lightning.kasmina.shadow import in_shadow, is_due, shadow_step
 from esper_lightning.kasmina.slot import SeedSlot
@@ -23,6 +24,7 @@ class SecondPasses:
         slots: of it, by path.
         rules: how often.
         meter: whose bill they are on.
+        ranks: that train the network; None for this process's.
 
     Attributes:
         checked_in: the last epoch in which isolation was checked.
@@ -35,7 +37,9 @@ class SecondPasses:
         *,
         rules: LifecycleRules,
         meter: FlopMeter,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         self.network = network
         self._slots = slots
         self._rules = rules
@@ -89,7 +93,9 @@ class SecondPasses:
 
     def _check(self, loss: Loss) -> None:
         checked = isolated_slots(self._slots)
-        found = disturbing(self.network, self._slots, loss)
+        # What one rank found is true on all: each looked at a batch of its own.
+        told = self._ranks.gather(disturbing(self.network, self._slots, loss))
+        found = {path for paths in told for path in paths}
         for path in checked:
             slot, seed = self._slots[path], self._slots[path].record.seed
             assert seed is not None

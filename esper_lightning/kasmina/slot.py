@@ -68,6 +68,8 @@ class SeedSlot(StandIn):
 
     Attributes:
         trust_radius: see :func:`~esper_lightning.kasmina.straight_through.straight_through`.
+        syncs_batch_norm: whether batch statistics of what grows are those of all ranks, as the
+            host's are.
         passing: what the pass that runs is for.
         listening: whether the next passes are to be looked at for shapes and a sample.
     """
@@ -84,6 +86,7 @@ class SeedSlot(StandIn):
         self.random = RandomStream(0)
         self.sample: tuple[Tensor, Tensor] | None = None
         self.trust_radius = 0.2
+        self.syncs_batch_norm = False
         self.passing = Pass.MAIN
         self.listening = True
         self._build = build
@@ -244,6 +247,8 @@ class SeedSlot(StandIn):
             raise SlotUnsuitable(f"slot {self.path!r} has seen no forward pass yet")
         with RandomStream(rng_seed).use():
             branch = self._build(blueprint, parameters, self.record.shape)
+        if self.syncs_batch_norm:
+            branch = nn.SyncBatchNorm.convert_sync_batchnorm(branch)  # type: ignore[no-untyped-call]
         device, dtype = self._place()
         return branch.to(device=device, dtype=dtype).train(self.training)
 

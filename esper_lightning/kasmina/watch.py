@@ -9,6 +9,7 @@ from esper_lightning.kasmina import gradients
 from esper_lightning.kasmina.blending import alpha_at
 from esper_lightning.kasmina.evidence import Running, SlotEvidence
 from esper_lightning.kasmina.pressure import Pressure
+from esper_lightning.kasmina.ranks import Ranks
 from esper_lightning.kasmina.slot import SeedSlot
 
 PRESSURE_EVERY = 8
@@ -101,6 +102,35 @@ class StepWatch:
             slot.sample = told["sample"]
             slot.listening = slot.sample is None
 
+    def agree(self, ranks: Ranks) -> None:
+        """Let every rank know what all of them saw in this epoch.
+
+        Losses and dropped gradients are those of all ranks; gradients were averaged in each step;
+        the sample, and the shapes that were learned from it, are those of the first rank.
+        """
+        if ranks.alone:
+            return
+        told = ranks.gather(
+            {
+                "loss": self.loss.state_dict(),
+                "slots": {path: self._told(path, slot) for path, slot in self._slots.items()},
+            }
+        )
+        self.loss.merge(state["loss"] for state in told)
+        for path, slot in self._slots.items():
+            those = [state["slots"][path] for state in told]
+            self.evidence[path].dropped.merge(each["dropped"] for each in those)
+            slot.record.mutates_input = any(each["mutates_input"] for each in those)
+            slot.record.shape, slot.sample = those[0]["shape"], _on(slot, those[0]["sample"])
+
+    def _told(self, path: str, slot: SeedSlot) -> dict[str, Any]:
+        return {
+            "dropped": self.evidence[path].dropped.state_dict(),
+            "mutates_input": slot.record.mutates_input,
+            "shape": slot.record.shape,
+            "sample": slot.sample,
+        }
+
     def _seed_gradients(self) -> dict[str, list[Tensor]]:
         found = {
             path: gradients.gradients_of(slot.seed)
@@ -108,3 +138,11 @@ class StepWatch:
             if slot.record.seed is not None and slot.seed is not None and slot.trains
         }
         return {path: tensors for path, tensors in found.items() if tensors}
+
+
+def _on(slot: SeedSlot, sample: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    """A sample of another rank, on the device of this one."""
+    if sample is None:
+        return None
+    device = slot.alpha.device
+    return sample[0].to(device), sample[1].to(device)

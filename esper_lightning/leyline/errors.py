@@ -48,6 +48,10 @@ class TrainingHalted(EsperError):
     """The governor stopped a run that it had rolled back too often."""
 
 
+class OtherRankFailed(EsperError):
+    """Another process of a distributed run failed; its own error says why."""
+
+
 class CommandRefused(EsperError):
     """A well-formed command that cannot be carried out now; nothing was changed."""
 

@@ -9,7 +9,7 @@ from esper_lightning.tolaria.data.idx_source import IdxFile, IdxSource
 from esper_lightning.tolaria.data.labelled import LabelledTensors
 from esper_lightning.tolaria.data.mnist import MNIST
 from esper_lightning.tolaria.data.pixels import LabelledPixels
-from esper_lightning.tolaria.data.sampler import EpochShuffle
+from esper_lightning.tolaria.data.sampler import EachOnce, EpochShuffle
 from esper_lightning.tolaria.data.splits import SplitDataModule, TensorDataModule
 from esper_lightning.tolaria.data.stratify import (
     Splits,
@@ -24,6 +24,7 @@ __all__ = [
     "DataMissing",
     "Digits",
     "DownloadFailed",
+    "EachOnce",
     "EpochShuffle",
     "FashionMNIST",
     "IdxFile",

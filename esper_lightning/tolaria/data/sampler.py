@@ -50,6 +50,30 @@ class EpochShuffle(DistributedSampler[int]):
             yield order[position % self.num_examples]
 
 
+class EachOnce(DistributedSampler[int]):
+    """Examples in order, each of them on one rank only.
+
+    Unlike its base class it repeats none to give all ranks as many: metrics of several ranks are
+    those of one. With fewer examples than ranks some come twice, so that no rank is left without.
+
+    Args:
+        num_examples: at least 1.
+        rank: of this process, below ``num_replicas``.
+        num_replicas: number of ranks that share the examples.
+    """
+
+    def __init__(self, num_examples: int, *, rank: int = 0, num_replicas: int = 1) -> None:
+        super().__init__(range(num_examples), num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        first = rank if rank < num_examples else rank % num_examples
+        self.indices = range(first, num_examples, num_replicas)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> list[int]:
     """A permutation of ``range(num_examples)`` that depends on nothing but the arguments.
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler
 
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria.data.labelled import Batch, LabelledTensors, as_is
 from esper_lightning.tolaria.data.loader import DeferredLoader
-from esper_lightning.tolaria.data.sampler import EpochShuffle
+from esper_lightning.tolaria.data.sampler import EachOnce, EpochShuffle
 from esper_lightning.tolaria.data.stratify import Splits
 
 EVAL_BATCH_SIZE = 256
@@ -96,8 +96,7 @@ class SplitDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch, by seed and epoch alone."""
         train = self.splits.train
-        ranks = self.trainer.distributed_sampler_kwargs if self.trainer is not None else None
-        order = EpochShuffle(len(train), seed=self.seed, **(ranks or {}))
+        order = EpochShuffle(len(train), seed=self.seed, **self._ranks())
         return self._loader(train, order, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -110,7 +109,12 @@ class SplitDataModule(LightningDataModule):
 
     def _evaluation_loader(self, examples: LabelledTensors) -> DataLoader[Batch]:
         batch_size = max(self.batch_size, EVAL_BATCH_SIZE)
-        return self._loader(examples, SequentialSampler(examples), batch_size)
+        return self._loader(examples, EachOnce(len(examples), **self._ranks()), batch_size)
+
+    def _ranks(self) -> dict[str, int]:
+        """Which process of how many this is, as a sampler takes it."""
+        ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
+        return ranks or {}
 
     def _loader(
         self, examples: LabelledTensors, order: Sampler[int], batch_size: int
