@@ -104,13 +104,14 @@ class SecondPasses:
             if path not in found:
                 continue
             seed.isolation_violations += 1
-            log.warning(
-                "isolation violation %d of %d: the host is not the same with %s in slot %s",
-                seed.isolation_violations,
-                self._rules.max_violations,
-                seed.blueprint,
-                path,
-            )
+            if self._ranks.rank == 0:
+                log.warning(
+                    "isolation violation %d of %d: the host is not the same with %s in slot %s",
+                    seed.isolation_violations,
+                    self._rules.max_violations,
+                    seed.blueprint,
+                    path,
+                )
             if seed.isolation_violations >= self._rules.max_violations:
                 seed.quarantined = True
                 slot.seed.requires_grad_(False)
