@@ -75,6 +75,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         trainer: Trainer = build(
             cfg.trainer, "trainer", callbacks=callbacks, logger=loggers or False
         )
+        request.check_processes(trainer)
         if any(isinstance(callback, Kasmina) for callback in callbacks):
             check_supported(trainer, model)  # before processes are started
         summary = next((item for item in callbacks if isinstance(item, Summary)), None)

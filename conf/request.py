@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import hydra.utils
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from esper_lightning.leyline import InvalidArgument
@@ -45,6 +48,26 @@ def check(cfg: DictConfig, checkpoint: type) -> None:
                 f"evaluate=best needs exactly one {checkpoint.__name__} with a monitor, got "
                 f"{len(choosing)} {choosing}: add callbacks=best, or drop the others"
             )
+
+
+def check_processes(trainer: Any) -> None:
+    """Refuse a sweep whose runs would start processes.
+
+    Args:
+        trainer: of Lightning.
+
+    Raises:
+        InvalidArgument: with the remedy.
+    """
+    sweeping = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    if not sweeping or trainer.world_size == 1:
+        return
+    if not trainer.strategy.cluster_environment.creates_processes_externally:
+        raise InvalidArgument(
+            f"with --multirun a run cannot start its {trainer.world_size} processes, each of which "
+            f"would begin the whole sweep again; start runs one by one, or with a launcher that "
+            f"starts the processes, such as hydra/launcher=submitit_slurm"
+        )
 
 
 def _choosing(cfg: DictConfig, checkpoint: type) -> list[str]:

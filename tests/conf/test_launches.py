@@ -1,6 +1,7 @@
 """Runs that start more than one process or more than one run, from the command line."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from esper_lightning.leyline import RunSummary, decode
+from esper_lightning.leyline import RunSummary, SeedStage, StageChanged, decode
+from esper_lightning.nissa.journal import read_journal
 
-ROOT = Path(__file__).parents[2]
+TRAIN = Path(__file__).parents[2] / "train.py"
 SMALL = (
-    "trainer.max_epochs=1",
+    "trainer.max_epochs=3",
     "data.subset=96",
     "trainer.log_every_n_steps=1",
     "print_config=false",
@@ -22,17 +24,22 @@ UNDRAWN = ("callbacks.growth_figure=null",)
 pytestmark = pytest.mark.slow
 
 
-def launch(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words, *SMALL],
-        capture_output=True,
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+
+
+def launch(folder: Path, *words: str) -> str:
+    process = start(folder, str(TRAIN), *words, *SMALL)
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    return out
 
 
 def test_a_search_by_optuna_maximises_the_metric(tmp_path: Path) -> None:
@@ -58,15 +65,75 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
 
 
 def test_the_host_alone_trains_in_two_processes(tmp_path: Path) -> None:
-    done = launch(
+    told = launch(
         tmp_path, "trainer=ddp_sim", "kasmina=none", "test=false", f"hydra.run.dir={tmp_path}/run"
     )
-    assert "val/loss" in done.stdout
+    assert "val/loss" in told
     assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
     assert "train/loss" in (tmp_path / "run/csv/metrics.csv").read_text()
 
 
+def _has_grown_as_one(run: Path, told: str) -> None:
+    """Every event, row and line once, whichever rank would have written it."""
+    events = read_journal(run / "events.jsonl")
+    germinated = [
+        event.slot
+        for event in events
+        if isinstance(event, StageChanged) and event.after is SeedStage.GERMINATED
+    ]
+    assert len(germinated) == len(set(germinated)) > 0
+    summary = decode((run / "summary.json").read_bytes(), RunSummary)
+    assert summary.host_training_flops is not None
+    assert summary.training_flops > summary.host_training_flops
+    assert summary.host_flops_per_sample is not None
+    samples = summary.host_training_flops / summary.host_flops_per_sample
+    assert samples == pytest.approx(3 * 96)
+    assert 0 < summary.test["test/acc"] <= 1
+    assert told.count("files are in") == 1
+    assert told.count("epoch 2/3:") == 1
+
+
+GROWING = ("tamiyo=periodic", "tamiyo.policy.period=1", "tamiyo.policy.start=1")
+
+
+def test_two_processes_grow_one_network(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    told = launch(tmp_path, "trainer=ddp_sim", f"hydra.run.dir={run}", *GROWING)
+    _has_grown_as_one(run, told)
+
+
+def test_two_nodes_grow_one_network(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = ("-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1")
+    nodes = [
+        start(
+            tmp_path,
+            *torchrun,
+            f"--node_rank={rank}",
+            "--master_addr=127.0.0.1",
+            f"--master_port={port}",
+            *(str(TRAIN), *SMALL, "trainer=ddp_sim", "trainer.devices=1", "+trainer.num_nodes=2"),
+            *(f"hydra.run.dir={run}", *GROWING),
+        )
+        for rank in range(2)
+    ]
+    told = [node.communicate() for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told[0][1][-3000:]
+    _has_grown_as_one(run, told[0][0] + told[1][0])
+
+
+def test_a_sweep_starts_no_processes(tmp_path: Path) -> None:
+    asked = ("--multirun", "trainer=ddp_sim", "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+    process = start(tmp_path, str(TRAIN), *asked, *SMALL)
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert "with --multirun a run cannot start its 2 processes" in err
+
+
 def test_help_lists_the_groups(tmp_path: Path) -> None:
-    told = launch(tmp_path, "--help").stdout
+    told = launch(tmp_path, "--help")
     for word in ("hparams_search: digits_optuna", "debug: default, fdr", "kasmina: default, none"):
         assert word in told

@@ -109,12 +109,14 @@ def test_a_sweeper_gets_the_metric_or_the_names_of_those_that_are() -> None:
         objective(results, "val_acc")
 
 
-@pytest.mark.parametrize("trainer", ["ddp", "ddp_sim"])
-def test_growth_in_several_processes_is_refused_before_they_start(
-    entry: ModuleType, tmp_path: Path, trainer: str
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+def test_processes_that_cannot_hand_a_grown_network_back_are_refused(
+    entry: ModuleType, tmp_path: Path, strategy: str
 ) -> None:
-    asked = (f"trainer={trainer}", "trainer.accelerator=cpu", "print_config=false")
-    with pytest.raises(UnsupportedTraining, match="growth runs in one process.* has 2; use dev"):
+    asked = ("trainer=ddp_sim", f"trainer.strategy={strategy}", "print_config=false")
+    with pytest.raises(
+        UnsupportedTraining, match="to a network that has not grown; use strategy='d"
+    ):
         entry.train(composed(*asked, output_dir=tmp_path))
 
 
