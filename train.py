@@ -79,8 +79,6 @@ def train(cfg: DictConfig) -> dict[str, float]:
         if any(isinstance(callback, Kasmina) for callback in callbacks):
             check_supported(trainer, model)  # before processes are started
         summary = next((item for item in callbacks if isinstance(item, Summary)), None)
-        if summary is not None:
-            summary.config_digest = record.digest(cfg)
         results = run(cfg, trainer, model, data)
     latest = None if summary is None else summary.latest
     console.print(record.metrics(results) if latest is None else summary_text(latest))

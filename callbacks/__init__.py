@@ -6,10 +6,11 @@
 
 from esper_lightning.callbacks.comet_logger import CometLogger
 from esper_lightning.callbacks.durable_checkpoints import DurableCheckpointIO
+from esper_lightning.callbacks.found import find
 from esper_lightning.callbacks.governor import Governor
 from esper_lightning.callbacks.growth_figure import GrowthFigure
 from esper_lightning.callbacks.journal import Journal
-from esper_lightning.callbacks.kasmina import Kasmina, find
+from esper_lightning.callbacks.kasmina import Kasmina
 from esper_lightning.callbacks.live_table import LiveTable
 from esper_lightning.callbacks.logger_events import LoggerEvents
 from esper_lightning.callbacks.neptune_logger import NeptuneLogger

@@ -10,7 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Optimizer
 
-from esper_lightning.callbacks.kasmina import Kasmina, find
+from esper_lightning.callbacks.found import find
+from esper_lightning.callbacks.kasmina import Kasmina
 from esper_lightning.callbacks.treatment import GOVERNOR, Treatment
 from esper_lightning.kasmina import (
     HostGradients,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from esper_lightning.callbacks.kasmina import find
+from esper_lightning.callbacks.found import find
 from esper_lightning.callbacks.logger_entries import entries_of, send
 from esper_lightning.leyline import DecodeError, Event, RunEnded, SystemState
 from esper_lightning.nissa.growth_figure import save_growth_figure

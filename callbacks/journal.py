@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from esper_lightning.callbacks.kasmina import find
+from esper_lightning.callbacks.found import find
 from esper_lightning.leyline import Event, InvalidArgument, RunEnded
 from esper_lightning.nissa.journal import JOURNAL_NAME, JournalWriter
 

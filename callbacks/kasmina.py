@@ -17,6 +17,7 @@ from esper_lightning import karn
 from esper_lightning.callbacks.batch_again import BatchAgain, ModuleLoss
 from esper_lightning.callbacks.batches import num_rows, run_example
 from esper_lightning.callbacks.boundary import Boundary, Controller
+from esper_lightning.callbacks.costs import Costs
 from esper_lightning.callbacks.event_stream import EventStream, Listener
 from esper_lightning.callbacks.fossils import Fossils, read_fossils
 from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX, TRAINING_FLOPS, FreshMetrics
@@ -24,7 +25,7 @@ from esper_lightning.callbacks.horizon import max_epochs
 from esper_lightning.callbacks.kasmina_arguments import check_arguments
 from esper_lightning.callbacks.optimizer_hooks import OptimizerHooks
 from esper_lightning.callbacks.reducer import Reducer
-from esper_lightning.callbacks.requirements import callbacks_of, check_supported
+from esper_lightning.callbacks.requirements import check_supported
 from esper_lightning.callbacks.resumption import Resumption, of_rank, other_size, why_inexact
 from esper_lightning.callbacks.slot_paths import fits, network_of, slot_paths
 from esper_lightning.callbacks.state_version import STATE_VERSION, check_version
@@ -32,7 +33,6 @@ from esper_lightning.callbacks.treatment import HealthCheck
 from esper_lightning.callbacks.wrapped_hooks import WrappedHooks
 from esper_lightning.kasmina import (
     BuildBranch,
-    FlopMeter,
     LifecycleRules,
     Moment,
     Phase,
@@ -48,7 +48,6 @@ from esper_lightning.kasmina import (
 from esper_lightning.leyline import (
     CommandRefused,
     Incubation,
-    InvalidArgument,
     Objective,
     RunEnded,
     RunStarted,
@@ -123,12 +122,9 @@ class Kasmina(Callback):
         self.governor: HealthCheck | None = None
         self.run_id = uuid.uuid4().hex[:12]
         self.host_parameters = 0
-        self.num_samples = 0
-        self.meter = FlopMeter()
+        self.costs = Costs()
         self._bed: SeedBed | None = None
         self._stream = EventStream()
-        self._topology: object = None
-        self._host_topology: object = None
         self._metrics = FreshMetrics(monitor)
         self._hooks = WrappedHooks()
         self._calls = PhaseCalls({})
@@ -143,7 +139,6 @@ class Kasmina(Callback):
         self._is_rest = False
         self._ranks = Ranks()
         self._reducer = Reducer()
-        self._billed = (0.0, 0)
 
     @property
     def ranks(self) -> Ranks:
@@ -202,7 +197,7 @@ class Kasmina(Callback):
         )
         moment = self._moment(trainer, epoch=trainer.current_epoch - 1)
         self._stream.emit(*self.bed.wake(moment))
-        self._billed = (self.meter.total, self.num_samples)
+        self.costs.begin_fit()
         self._reducer.begin(trainer, pl_module, self.bed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -216,9 +211,9 @@ class Kasmina(Callback):
             tree_map_only(Tensor, lambda t: t.to(device), opened["watch"])
         )
         self._began_at, self._is_rest, self._in_epoch = opened["began_at"], True, True
-        self._topology = self.bed.topology()
+        self.costs.topology = self.bed.topology()
         if opened["flops"] is not None:
-            self.meter.remember(self._topology, opened["flops"])
+            self.costs.meter.remember(self.costs.topology, opened["flops"])
         if self._again is not None:
             self._again.passes.checked_in = opened["checked_in"]
 
@@ -230,7 +225,7 @@ class Kasmina(Callback):
         self._in_epoch, self._is_rest = False, False
         self._began_at = trainer.global_step
         self.bed.watch.start_epoch()
-        self._topology = self.bed.topology()
+        self.costs.topology = self.bed.topology()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -242,13 +237,13 @@ class Kasmina(Callback):
         self.bed.watch.before_step(trainer.global_step)
         if self._again is not None:
             self._again.keep(pl_module, batch, epoch=trainer.current_epoch, index=batch_idx)
-        self.meter.begin(self._topology)
+        self.costs.begin_step()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run what comes beside the step; drop seed gradients that are not finite."""
-        self.meter.backward()
+        self.costs.meter.backward()
         if self._again is not None:
-            self._again.run(trainer, pl_module, self._topology)
+            self._again.run(trainer, pl_module, self.costs.topology)
         self.bed.watch.after_backward()
 
     def on_before_optimizer_step(
@@ -262,15 +257,13 @@ class Kasmina(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take note of the loss and of what the step cost."""
-        size = num_rows(batch)
-        self.num_samples += size
-        self.meter.end(self._topology, size)
+        self.costs.end_step(num_rows(batch))
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         self.bed.watch.after_step(loss if isinstance(loss, Tensor) else None)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """No step is under way, however the last one ended."""
-        self.meter.abort()
+        self.costs.meter.abort()
         self._calls.begin(Phase.VALIDATION)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -283,7 +276,7 @@ class Kasmina(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Health, gates, controller, commands: in this order, whatever the order of callbacks."""
-        self.meter.abort()
+        self.costs.meter.abort()
         if self._is_rest:  # what was called before the checkpoint is not known
             self._calls.close()
         else:
@@ -294,7 +287,7 @@ class Kasmina(Callback):
         self._ranks.check_equal(self.bed.topology())
         self._closed, self._in_epoch, self._is_rest = boundary, False, False
         pl_module.log(f"{OWN_PREFIX}parameters", float(self.bed.num_parameters()), sync_dist=True)
-        pl_module.log(TRAINING_FLOPS, self.meter.total, sync_dist=True)
+        pl_module.log(TRAINING_FLOPS, self.costs.total, sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the controller settle live seeds when nobody knew that the last epoch was the last.
@@ -324,7 +317,7 @@ class Kasmina(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Stop counting; give the module its hooks back; tell that the run failed."""
-        self.meter.abort()
+        self.costs.meter.abort()
         self._calls.close()
         self._hooks.restore()
         if trainer.state.fn == TrainerFn.FITTING and self._stream.events:
@@ -334,14 +327,12 @@ class Kasmina(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What the slots' own records do not hold; called on all ranks."""
-        self._settle_bill()
+        self.costs.settle(self._ranks)
         return {
             "version": STATE_VERSION,
             "run_id": self.run_id,
-            "num_samples": self.num_samples,
             "bed": self.bed.state_dict(),
-            "meter": self.meter.state_dict(),
-            "host_flops": self.host_flops_per_sample,
+            "costs": self.costs.state_dict(),
             "metrics": self._metrics.state_dict(),
             "open_epoch": self._ranks.gather(self._within_epoch()) if self._in_epoch else None,
         }
@@ -353,11 +344,8 @@ class Kasmina(Callback):
         check_version(state_dict)
         self._resumed = True
         self.run_id = state_dict["run_id"]
-        self.num_samples = state_dict["num_samples"]
         self.bed.load_state_dict(state_dict["bed"])
-        self.meter.load_state_dict(state_dict["meter"])
-        if state_dict["host_flops"] is not None:
-            self.meter.remember(self._host_topology, state_dict["host_flops"])
+        self.costs.load_state_dict(state_dict["costs"])
         self._metrics.load_state_dict(state_dict["metrics"])
         self._open_epoch = state_dict["open_epoch"]
 
@@ -382,18 +370,6 @@ class Kasmina(Callback):
                 rank_zero_warn(f"this fit is not the same run as the one that was left: {why}")
             self._resumption.load(of_rank(saved["ranks"], self._ranks))
 
-    # -- costs ------------------------------------------------------------------------------------
-
-    @property
-    def flops_per_sample(self) -> float | None:
-        """Training FLOPs of one sample in the last epoch that was trained."""
-        return self.meter.per_sample(self._topology)
-
-    @property
-    def host_flops_per_sample(self) -> float | None:
-        """Training FLOPs of one sample before any growth."""
-        return self.meter.per_sample(self._host_topology)
-
     # -- inside -----------------------------------------------------------------------------------
 
     def _common_moment(self, trainer: Trainer, pl_module: LightningModule) -> Moment:
@@ -403,26 +379,17 @@ class Kasmina(Callback):
         ``DistributedDataParallel``.
         """
         moment = self._moment(trainer, epoch=trainer.current_epoch)
-        self._settle_bill()
+        self.costs.settle(self._ranks)
         self._ranks.take_from_first(pl_module.buffers())
         self.bed.watch.agree(self._ranks)
-        total = self.meter.total
+        total = self.costs.total
         return self._ranks.first(lambda: dataclasses.replace(moment, total_flops=total))
-
-    def _settle_bill(self) -> None:
-        """Bill what all ranks spent since the last time."""
-        flops, samples = self._billed
-        spent = self._ranks.gather((self.meter.total - flops, self.num_samples - samples))
-        if not self._ranks.alone:
-            self.meter.total = flops + sum(each for each, _ in spent)
-            self.num_samples = samples + sum(each for _, each in spent)
-        self._billed = (self.meter.total, self.num_samples)
 
     def _within_epoch(self) -> dict[str, Any]:
         return {
             "began_at": self._began_at,
             "watch": self.bed.watch.state_dict(),
-            "flops": self.flops_per_sample,
+            "flops": self.costs.per_sample,
             "checked_in": self._again.passes.checked_in if self._again is not None else None,
         }
 
@@ -445,13 +412,13 @@ class Kasmina(Callback):
         )
         if loss is not None:
             passes = SecondPasses(
-                pl_module, slots, rules=self.rules, meter=self.meter, ranks=self._ranks
+                pl_module, slots, rules=self.rules, meter=self.costs.meter, ranks=self._ranks
             )
             self._again = BatchAgain(loss, passes)
         elif self.incubation is Incubation.STRAIGHT_THROUGH:
             log.info("the isolation monitor is off: Kasmina(loss=fn) would tell it what to run")
         if not any(slot.branch_parameters() for slot in slots.values()):
-            self._host_topology = self._bed.topology()
+            self.costs.host_topology = self._bed.topology()
         if pl_module.example_input_array is not None:
             with probing(pl_module):
                 run_example(pl_module)
@@ -470,27 +437,11 @@ class Kasmina(Callback):
             metrics=metrics,
             max_epochs=max_epochs(trainer, epoch=epoch, steps_per_epoch=steps),
             steps_per_epoch=steps,
-            flops=self.flops_per_sample,
-            host_flops=self.host_flops_per_sample,
-            total_flops=self.meter.total,
+            flops=self.costs.per_sample,
+            host_flops=self.costs.host_per_sample,
+            total_flops=self.costs.total,
         )
 
     def _end(self, trainer: Trainer, outcome: str) -> None:
         epoch, step = trainer.current_epoch, trainer.global_step
         self._stream.emit(RunEnded(run_id=self.run_id, epoch=epoch, step=step, outcome=outcome))
-
-
-def find(trainer: Trainer) -> Kasmina:
-    """The Kasmina among a Trainer's callbacks.
-
-    Raises:
-        InvalidArgument: there is none, or more than one.
-    """
-    callbacks = callbacks_of(trainer)
-    found = [callback for callback in callbacks if isinstance(callback, Kasmina)]
-    if len(found) != 1:
-        names = [type(callback).__name__ for callback in callbacks]
-        raise InvalidArgument(
-            f"one Kasmina callback is needed, the Trainer has {len(found)}; its callbacks: {names}"
-        )
-    return found[0]

@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from esper_lightning.callbacks.kasmina import find
+from esper_lightning.callbacks.found import find
 from esper_lightning.leyline import Event, InvalidArgument
 from esper_lightning.nissa.board import BatchCount, Board
 from esper_lightning.nissa.plain_line import plain_line

@@ -2,7 +2,7 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from esper_lightning.callbacks.kasmina import find
+from esper_lightning.callbacks.found import find
 from esper_lightning.callbacks.logger_entries import entries_of, send
 from esper_lightning.leyline import Event, RunEnded, StageChanged
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from esper_lightning.callbacks.found import find
 from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX
-from esper_lightning.callbacks.kasmina import Kasmina, find
+from esper_lightning.callbacks.kasmina import Kasmina
 from esper_lightning.callbacks.treatment import GOVERNOR
 from esper_lightning.leyline import Decision, Event, RunEnded, RunSummary, pretty
 from esper_lightning.nissa.versions import versions
@@ -111,7 +112,7 @@ class Summary(Callback):
         temporary.replace(path)
 
     def _summary(self, trainer: Trainer, kasmina: Kasmina) -> RunSummary:
-        host_flops = kasmina.host_flops_per_sample
+        host_flops = kasmina.costs.host_per_sample
         records = [slot.record for slot in kasmina.bed.slots.values()]
         seed = os.environ.get("PL_GLOBAL_SEED")
         return RunSummary(
@@ -128,9 +129,9 @@ class Summary(Callback):
             host_parameters=kasmina.host_parameters,
             parameters=kasmina.bed.num_parameters(),
             host_flops_per_sample=host_flops,
-            flops_per_sample=kasmina.flops_per_sample,
-            host_training_flops=host_flops and host_flops * kasmina.num_samples,
-            training_flops=kasmina.meter.total,
+            flops_per_sample=kasmina.costs.per_sample,
+            host_training_flops=host_flops and host_flops * kasmina.costs.num_samples,
+            training_flops=kasmina.costs.total,
             wall_s=round(self._wall_s, 3),
             grown=tuple(grown for record in records for grown in record.fossils),
             culled=tuple(culled for record in records for culled in record.culls),

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from esper_lightning.callbacks.kasmina import find
+from esper_lightning.callbacks.found import find
 from esper_lightning.leyline import AdaptationCommand, Decision, SystemState
 from esper_lightning.tamiyo import Heuristic, Policy
 

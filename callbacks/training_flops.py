@@ -5,13 +5,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from esper_lightning.callbacks.batches import num_rows
+from esper_lightning.callbacks.costs import Costs
 from esper_lightning.callbacks.fresh_metrics import TRAINING_FLOPS
 from esper_lightning.callbacks.kasmina import Kasmina
 from esper_lightning.callbacks.requirements import callbacks_of
-from esper_lightning.kasmina import FlopMeter
+from esper_lightning.kasmina import Ranks
 from esper_lightning.leyline import InvalidArgument
-
-_ONE = "the network"
 
 
 class TrainingFlops(Callback):
@@ -27,7 +26,7 @@ class TrainingFlops(Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.meter = FlopMeter()
+        self.costs = Costs()
         self._stage = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -40,37 +39,43 @@ class TrainingFlops(Callback):
         if any(isinstance(callback, Kasmina) for callback in callbacks_of(trainer)):
             raise InvalidArgument("Kasmina counts training FLOPs already; leave TrainingFlops out")
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, or go on."""
+        self.costs.begin_fit()
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the operations of the first step."""
-        self.meter.begin(_ONE)
+        self.costs.begin_step()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Know that the step was a whole one."""
-        self.meter.backward()
+        self.costs.meter.backward()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Bill the step."""
-        self.meter.end(_ONE, num_rows(batch))
+        self.costs.end_step(num_rows(batch))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what all ranks spent so far."""
-        pl_module.log(self.METRIC, self.meter.total, sync_dist=True, reduce_fx="sum")
+        self.costs.settle(Ranks())
+        pl_module.log(self.METRIC, self.costs.total, sync_dist=True)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Stop counting."""
-        self.meter.abort()
+        self.costs.meter.abort()
 
     def state_dict(self) -> dict[str, Any]:
-        """What was spent so far."""
-        return self.meter.state_dict()
+        """What was spent so far; called on all ranks."""
+        self.costs.settle(Ranks())
+        return self.costs.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting; to evaluate a checkpoint rewinds no bill."""
         if self._stage == "fit":
-            self.meter.load_state_dict(state_dict)
+            self.costs.load_state_dict(state_dict)

@@ -12,6 +12,7 @@ from esper_lightning.callbacks import (
     Summary,
     TrainingFlops,
 )
+from esper_lightning.conf import record
 from esper_lightning.conf.instantiate import build, build_all, build_own
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria import Tolaria
@@ -75,6 +76,8 @@ def build_callbacks(cfg: DictConfig) -> list[Any]:
     which Kasmina logs otherwise, are counted by ``TrainingFlops``.
     """
     given = build_all(cfg.get("callbacks"), "callbacks")
+    for summary in (item for item in given if isinstance(item, Summary)):
+        summary.config_digest = record.digest(cfg)
     if cfg.get("kasmina"):
         names = ("kasmina", "governor", "tamiyo")
         growing = {name: cfg.get(name) for name in names}

@@ -132,7 +132,7 @@ def run(*, epochs: int, steps: int, size: int) -> list[Cost]:
             way=name,
             step_ms=1e3 * mean(by_epoch[name]),
             cpu_ratio=bootstrap(ratios(by_epoch[name], by_epoch[NONE])),
-            flops_ratio=callbacks[name].meter.total / callbacks[NONE].meter.total,
+            flops_ratio=callbacks[name].costs.total / callbacks[NONE].costs.total,
             epochs=epochs,
         )
         for name in WAYS

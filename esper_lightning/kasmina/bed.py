@@ -1,6 +1,5 @@
 """All slots of one network at an epoch boundary: clocks, gates, commands."""
 
-import hashlib
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,9 @@ from esper_lightning.kasmina.checks import check_incubation, checked, tried_out
 from esper_lightning.kasmina.judgement import Verdict, ask, gather
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.parameter_groups import SlotGroups
+from esper_lightning.kasmina.random_stream import derived_seed
 from esper_lightning.kasmina.record import SeedRecord
+from esper_lightning.kasmina.reduction import syncs_batch_norm
 from esper_lightning.kasmina.rules import LifecycleRules
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.kasmina.watch import StepWatch
@@ -104,9 +105,8 @@ class SeedBed:
         """Use ``optimizer``, which has the slots' empty groups; fill them with what is there."""
         self._groups = SlotGroups(optimizer, self.slots)
         self._groups.refill(self.slots)
-        synced = any(isinstance(m, nn.SyncBatchNorm) for m in self.network.modules())
         for slot in self.slots.values():
-            slot.syncs_batch_norm = synced
+            slot.syncs_batch_norm = syncs_batch_norm(self.network)
 
     def rewound(self, elapsed: int) -> None:
         """Set the clocks and fill the groups after slots were set back, ``elapsed`` steps ago."""
@@ -176,7 +176,7 @@ class SeedBed:
             module = slot.construct(
                 branch.blueprint,
                 branch.parameters,
-                rng_seed=_derived_seed(self.rules.seed, slot.path, "fossil", number),
+                rng_seed=derived_seed(self.rules.seed, slot.path, "fossil", number),
             )
             counted = sum(parameter.numel() for parameter in module.parameters())
             lifecycle.add_fossil(slot, module, replace(branch, num_parameters=counted))
@@ -296,7 +296,7 @@ class SeedBed:
         _ = self.groups  # there must be some before anything is planted
         incubation = command.incubation or self.incubation
         check_incubation(incubation, second_passes=self._second_passes)
-        rng_seed = _derived_seed(self.rules.seed, slot.path, slot.record.num_planted)
+        rng_seed = derived_seed(self.rules.seed, slot.path, slot.record.num_planted)
         branch = tried_out(slot, command, incubation=incubation, rng_seed=rng_seed)
         record = SeedRecord(
             blueprint=command.blueprint,
@@ -328,7 +328,7 @@ class SeedBed:
             slot,
             moment,
             blend=command.blend or self.rules.blend,
-            rng_seed=_derived_seed(self.rules.seed, slot.path, "prune", len(slot.record.culls)),
+            rng_seed=derived_seed(self.rules.seed, slot.path, "prune", len(slot.record.culls)),
             num_parameters=self.num_parameters(),
         )
         return [self._move(slot, SeedStage.CULLED, moment, command.reason, at_once=at_once)]
@@ -443,9 +443,3 @@ class SeedBed:
 def _is_quarantined(slot: SeedSlot) -> bool:
     seed = slot.record.seed
     return seed is not None and seed.quarantined and slot.record.stage in LIVE_STAGES
-
-
-def _derived_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on all parts and on nothing else."""
-    digest = hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from esper_lightning.kasmina.ranks import Ranks
 from esper_lightning.kasmina.slot import SeedSlot
@@ -37,3 +38,8 @@ def average_seeds(slots: Iterable[SeedSlot], ranks: Ranks) -> None:
             tensors.append(parameter.grad)
         tensors += [buffer for buffer in slot.seed.buffers() if buffer.is_floating_point()]
     ranks.average(tensors)
+
+
+def syncs_batch_norm(network: nn.Module) -> bool:
+    """Whether batch statistics are those of all ranks (``sync_batchnorm=True``)."""
+    return any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())

@@ -180,8 +180,8 @@ def fit(
         "weights": {name: value.clone() for name, value in module.state_dict().items()},
         "interventions": [str(e) for e in events if isinstance(e, Intervention)],
         "records": [encode(slot.record) for slot in kasmina.bed.slots.values()],
-        "flops": kasmina.meter.total,
-        "samples": kasmina.num_samples,
+        "flops": kasmina.costs.total,
+        "samples": kasmina.costs.num_samples,
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
     }
 

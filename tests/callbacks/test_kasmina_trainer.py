@@ -372,10 +372,10 @@ def test_steps_without_a_backward_pass_cost_nothing_and_tell_nothing() -> None:
 
     kasmina = Kasmina(slots=["net.0"], monitor="val_loss")
     plain_trainer([kasmina], epochs=2).fit(Skips(), *plain_data())
-    assert kasmina.host_flops_per_sample == 2 * (2 * (64 * 6 + 6 * 6 + 6 * 10)) + 2 * (
+    assert kasmina.costs.host_per_sample == 2 * (2 * (64 * 6 + 6 * 6 + 6 * 10)) + 2 * (
         6 * 6 + 6 * 10
     )
-    assert kasmina.meter.total == kasmina.host_flops_per_sample * 32 * 2 * 2
+    assert kasmina.costs.total == kasmina.costs.host_per_sample * 32 * 2 * 2
     assert not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
 
 

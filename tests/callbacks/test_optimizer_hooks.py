@@ -103,9 +103,9 @@ def test_evaluating_a_checkpoint_rewinds_no_bill(tmp_path: Any) -> None:
     grower, module = kasmina(), Plain()
     trainer = plain_trainer([grower, Save()], epochs=3)
     trainer.fit(module, *plain_data())
-    spent, samples = grower.meter.total, grower.num_samples
+    spent, samples = grower.costs.total, grower.costs.num_samples
     trainer.validate(module, plain_data()[1], ckpt_path=early, verbose=False)
-    assert (grower.meter.total, grower.num_samples) == (spent, samples)
+    assert (grower.costs.total, grower.costs.num_samples) == (spent, samples)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -187,7 +187,7 @@ def test_both_sides_of_a_comparison_count_alike() -> None:
     layers = 64 * 6 + 6 * 6 + 6 * 10
     # Forward, and two products backward but for the gradient of the input.
     by_hand = 3 * 192 * (2 * 3 * layers - 2 * 64 * 6)
-    assert counter.meter.total == grower.meter.total == by_hand
+    assert counter.costs.total == grower.costs.total == by_hand
     assert float(trainer.callback_metrics[TrainingFlops.METRIC]) == by_hand
     with pytest.raises(InvalidArgument, match="leave TrainingFlops out"):
         plain_trainer([kasmina(), TrainingFlops()], epochs=1).fit(Plain(), *plain_data())
@@ -203,7 +203,7 @@ def test_second_passes_are_on_the_bill() -> None:
         )
         grower = kasmina(incubation="shadow", loss=plain_loss, rules=rules)
         plain_run(grower, epochs=3)
-        return grower.meter.total
+        return grower.costs.total
 
     host = 3 * 192 * (2 * 3 * (64 * 6 + 6 * 6 + 6 * 10) - 2 * 64 * 6)
     half, whole = run(0.5) - host, run(1.0) - host
