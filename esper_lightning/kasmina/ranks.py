@@ -49,21 +49,20 @@ class Ranks:
         """
         if self.alone:
             return make()
-        told: list[tuple[Value | None, str]] = [(None, "")]
-        failed: Exception | None = None
         if self.rank == 0:
             try:
-                told = [(make(), "")]
+                value = make()
             except Exception as error:  # the others must not wait for an answer that never comes
-                failed = error
-                told = [(None, f"{type(error).__name__}: {error}")]
+                dist.broadcast_object_list([(None, f"{type(error).__name__}: {error}")])
+                raise
+            dist.broadcast_object_list([(value, "")])
+            return value
+        told: list[tuple[Value, str]] = [(None, "")]  # type: ignore[list-item]
         dist.broadcast_object_list(told)
-        if failed is not None:
-            raise failed
         value, why = told[0]
         if why:
             raise OtherRankFailed(f"rank {self.rank} stops because rank 0 failed: {why}")
-        return value  # type: ignore[return-value]
+        return value
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Set floating-point tensors in place to their mean over the ranks, bit for bit on all."""
