@@ -10,9 +10,21 @@ from msgspec.structs import replace
 from esper_lightning.callbacks.event_stream import EventStream
 from esper_lightning.callbacks.treatment import HealthCheck
 from esper_lightning.kasmina import Moment, Ranks, SeedBed, system_state
-from esper_lightning.leyline import CommandRefused, Decision, InvalidArgument, SystemState
+from esper_lightning.leyline import (
+    AdaptationCommand,
+    CommandKind,
+    CommandRefused,
+    Decision,
+    Event,
+    Intervention,
+    InvalidArgument,
+    SystemState,
+)
 
 log = logging.getLogger(__name__)
+
+ROLLED_BACK = "the network was rolled back"
+"""Stands among the slots that had a command when no other command may follow."""
 
 Controller = Callable[[SystemState], Sequence[Decision]]
 
@@ -75,14 +87,42 @@ class Boundary:
     def _carry_out(self, decisions: Sequence[Decision], commanded: set[str]) -> None:
         for decision in decisions:
             command = decision.command
+            changes: Sequence[Event]
             try:
-                if command.slot and command.slot in commanded:
-                    raise CommandRefused(f"slot {command.slot!r} already had a command here")
-                changes = self.bed.apply(command, self.moment)
+                if command.slot in commanded or ROLLED_BACK in commanded:
+                    why = f"slot {command.slot!r} already had a command"
+                    raise CommandRefused(f"{ROLLED_BACK if ROLLED_BACK in commanded else why} here")
+                if command.kind is CommandKind.ROLLBACK:
+                    changes = [self._roll_back(command, commanded)]
+                else:
+                    changes = self.bed.apply(command, self.moment)
             except (CommandRefused, InvalidArgument) as error:
                 if self.ranks.rank == 0:
                     log.warning("refused: %s", error)
                 self.stream.emit(replace(decision, refused=str(error)))
                 continue
-            commanded.add(command.slot)
+            if command.slot:
+                commanded.add(command.slot)
             self.stream.emit(decision, *changes)
+
+    def _roll_back(self, command: AdaptationCommand, commanded: set[str]) -> Intervention:
+        if self.governor is None:
+            raise CommandRefused(
+                "ROLLBACK needs a Governor, which keeps what to go back to; add the callback"
+            )
+        if commanded:
+            raise CommandRefused(
+                f"ROLLBACK comes after commands for slots {sorted(commanded)}, which it would "
+                f"undo; it must be the first of a boundary's commands"
+            )
+        boundaries = command.parameters.get("boundaries", 1)
+        unknown = sorted(command.parameters.keys() - {"boundaries"})
+        if unknown or type(boundaries) is not int:
+            raise InvalidArgument(
+                f"ROLLBACK takes boundaries, a whole number of at least 1, got {command.parameters}"
+            )
+        intervention = self.governor.roll_back(self.moment, command.reason, boundaries=boundaries)
+        assert intervention.restored is not None
+        self.bed.forget_epochs(after=intervention.restored)
+        commanded.add(ROLLED_BACK)
+        return intervention

@@ -25,6 +25,7 @@ from esper_lightning.leyline import (
     AdaptationCommand,
     AlarmLevel,
     CommandKind,
+    CommandRefused,
     Decision,
     Intervention,
     InvalidArgument,
@@ -128,6 +129,34 @@ class Governor(Callback):
             return self._treatment(moment, alarm, blamed, CommandKind.CULL)
         return self._undo(moment, alarm, blamed)
 
+    def roll_back(self, moment: Moment, reason: str, *, boundaries: int = 1) -> Intervention:
+        """Go back some boundaries because a controller says so. Nobody is blamed.
+
+        Raises:
+            CommandRefused: it was rolled back too often, or that one is not kept any more.
+        """
+        if not 1 <= boundaries <= len(self.snapshots):
+            raise CommandRefused(
+                f"ROLLBACK by {boundaries} boundaries is refused: those of epochs "
+                f"{[snapshot.epoch for snapshot in self.snapshots]} are kept, 1 to "
+                f"{len(self.snapshots)} can be undone"
+            )
+        recent = self._recent(moment)
+        if len(recent) >= self.rules.max_rollbacks:
+            raise CommandRefused(
+                f"ROLLBACK is refused: {len(recent)} rollbacks in the last {self.rules.period} "
+                f"epochs (epochs {recent}) are the most allowed; raise max_rollbacks for more"
+            )
+        self._rollbacks = [*recent, moment.epoch]
+        for _ in range(boundaries - 1):
+            self.snapshots.pop()
+        self._restore(self.snapshots[-1], moment)
+        return self._intervention(
+            moment,
+            Alarm(level=AlarmLevel.SEVERE, what=f"asked for: {reason}"),
+            restored=self.snapshots[-1].epoch,
+        )
+
     def keep(self, moment: Moment, treatment: Treatment | None) -> None:
         """The boundary is over: remember the network as it is."""
         if treatment is None or not treatment.undone:
@@ -166,7 +195,7 @@ class Governor(Callback):
         )
 
     def _undo(self, moment: Moment, alarm: Alarm, blamed: list[SeedSlot]) -> Treatment:
-        recent = [epoch for epoch in self._rollbacks if epoch > moment.epoch - self.rules.period]
+        recent = self._recent(moment)
         if len(recent) >= self.rules.max_rollbacks:
             self._restore(self.snapshots[-1], moment)
             raise TrainingHalted(
@@ -215,17 +244,9 @@ class Governor(Callback):
         names: Sequence[str] = (),
         restored: int | None = None,
     ) -> Treatment:
-        intervention = Intervention(
-            run_id=moment.run_id,
-            epoch=moment.epoch,
-            step=moment.step,
-            level=alarm.level,
-            alarm=alarm.what,
-            suspects=tuple(names or (slot.path for slot in blamed)),
-            restored=restored,
+        intervention = self._intervention(
+            moment, alarm, suspects=names or [slot.path for slot in blamed], restored=restored
         )
-        if self._trainer.is_global_zero:
-            log.warning("epoch %d, %s", moment.epoch, intervention)
         decisions = [
             Decision(
                 run_id=moment.run_id,
@@ -244,6 +265,30 @@ class Governor(Callback):
         return Treatment(
             intervention=intervention, decisions=decisions, undone=restored is not None
         )
+
+    def _intervention(
+        self,
+        moment: Moment,
+        alarm: Alarm,
+        *,
+        suspects: Sequence[str] = (),
+        restored: int | None = None,
+    ) -> Intervention:
+        intervention = Intervention(
+            run_id=moment.run_id,
+            epoch=moment.epoch,
+            step=moment.step,
+            level=alarm.level,
+            alarm=alarm.what,
+            suspects=tuple(suspects),
+            restored=restored,
+        )
+        if self._trainer.is_global_zero:
+            log.warning("epoch %d, %s", moment.epoch, intervention)
+        return intervention
+
+    def _recent(self, moment: Moment) -> list[int]:
+        return [epoch for epoch in self._rollbacks if epoch > moment.epoch - self.rules.period]
 
     def _remember(self, epoch: int) -> None:
         self.snapshots.append(

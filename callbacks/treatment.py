@@ -32,5 +32,12 @@ class HealthCheck(Protocol):
     def examine(self, moment: Moment) -> Treatment | None:
         """Judge the epoch that has just ended; None when it may be kept."""
 
+    def roll_back(self, moment: Moment, reason: str, *, boundaries: int = 1) -> Intervention:
+        """Go back some boundaries because a controller says so; 1 undoes the epoch that has ended.
+
+        Raises:
+            CommandRefused: it was rolled back too often, or that one is not kept any more.
+        """
+
     def keep(self, moment: Moment, treatment: Treatment | None) -> None:
         """The boundary is over."""

@@ -136,6 +136,10 @@ class SeedBed:
             if not self._fits(slot.record.shape):
                 raise SlotUnsuitable(f"no blueprint fits slot {path!r} ({slot.record.shape})")
 
+    def forget_epochs(self, *, after: int) -> None:
+        """No gate is to hear of epochs that were undone."""
+        self.history = [None if e > after else value for e, value in enumerate(self.history)]
+
     def end(self) -> None:
         """Training is over: nothing that was culled is left in the network."""
         for slot in self.slots.values():

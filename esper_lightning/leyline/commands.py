@@ -54,15 +54,16 @@ class Incubation(str, Enum):
 
 
 class AdaptationCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """One command for one slot.
+    """One command for one slot, or a ROLLBACK of the network.
 
     Attributes:
         id: unique within the run.
         run_id: the run it is for.
         kind: what to do.
-        slot: module path of the slot; empty only for NOOP.
+        slot: module path of the slot; empty only for NOOP and ROLLBACK.
         blueprint: name of the blueprint (GERMINATE only).
-        parameters: constructor parameters of the blueprint (GERMINATE only).
+        parameters: constructor parameters of the blueprint (GERMINATE); ``boundaries`` to go back,
+            1 unless it says so (ROLLBACK).
         incubation: how to raise the seed; None takes the slot's default (GERMINATE only).
         blend: alpha ramp; None takes the default (GERMINATE and PRUNE only).
         reason: in words.

@@ -15,8 +15,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a policy wants done at one boundary.
 
     Attributes:
-        kind: what to do; NOOP is the choice to wait.
-        slot: module path of the slot; empty for NOOP and only there.
+        kind: what to do; NOOP is the choice to wait, ROLLBACK undoes the epoch that has ended.
+        slot: module path of the slot; empty for NOOP and ROLLBACK, and only there.
         blueprint: what to plant (GERMINATE, and only there).
         parameters: constructor parameters of the blueprint, complete.
         reason: why, in words.
@@ -37,9 +37,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.reason:
             raise InvalidArgument(f"a choice of {self.kind.name} needs a reason in words")
-        if (self.kind is CommandKind.NOOP) == bool(self.slot):
+        if (self.kind in (CommandKind.NOOP, CommandKind.ROLLBACK)) == bool(self.slot):
             raise InvalidArgument(
-                f"NOOP names no slot and every other kind names one, "
+                f"NOOP and ROLLBACK name no slot and every other kind names one, "
                 f"got {self.kind.name} with slot {self.slot!r}"
             )
         if (self.kind is CommandKind.GERMINATE) != bool(self.blueprint):

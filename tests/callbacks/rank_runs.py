@@ -32,6 +32,7 @@ from esper_lightning.leyline import (
     StageChanged,
     encode,
 )
+from esper_lightning.tamiyo import Choice
 from esper_lightning.tolaria import HealthRules, TensorDataModule, Tolaria
 
 A, B = "0", "4"
@@ -232,6 +233,21 @@ def governed(folder: Path) -> dict[str, Any]:
     return fit(lines, callbacks=[Governor(rules=HealthRules())])
 
 
+def taken_back(folder: Path) -> dict[str, Any]:
+    """Rollbacks by command: across a graft, a fossilisation and a cull."""
+    back = Choice(kind=CommandKind.ROLLBACK, reason="told to", parameters={"boundaries": 2})
+    lines = {
+        0: [plant(A, "parallel_mlp")],
+        1: [plant(B, "normed")],
+        2: [back],
+        4: [tell(CommandKind.FOSSILIZE, A)],
+        5: [back],
+        7: [tell(CommandKind.CULL, A)],
+        8: [back],
+    }
+    return fit(lines, callbacks=[Governor()])
+
+
 def resumed(folder: Path) -> dict[str, Any]:
     """Without a stop; with one, from within an epoch, at its end, and in mid-ramp."""
     run = functools.partial(stages, Incubation.STRAIGHT_THROUGH, folder)
@@ -313,6 +329,7 @@ RUNS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "halved": halved,
     "as_one": as_one,
     "governed": governed,
+    "taken_back": taken_back,
     "resumed": resumed,
     "foreign": foreign,
     "violated": violated,

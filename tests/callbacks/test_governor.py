@@ -9,7 +9,7 @@ import torch
 from bad_seeds import BAD, build
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from runs import listen, plant, tell
+from runs import Script, digits_run, listen, plant, same, tell
 
 from esper_lightning.callbacks import Governor, Kasmina, Tamiyo
 from esper_lightning.kasmina import LifecycleRules
@@ -18,6 +18,7 @@ from esper_lightning.leyline import (
     AlarmLevel,
     BlendSchedule,
     CommandKind,
+    Decision,
     Event,
     Incubation,
     Intervention,
@@ -205,6 +206,63 @@ def test_a_run_that_is_well_is_the_same_with_and_without_a_governor() -> None:
     free = train(Gardener("none_planted"), epochs=2, governor=Absent())[1].bed.network.state_dict()
     assert watched.keys() == free.keys()
     assert all(torch.equal(watched[name], free[name]) for name in watched)
+
+
+class Weights(Callback):
+    """What the network was after every boundary."""
+
+    def __init__(self) -> None:
+        self.by_epoch: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.by_epoch[trainer.current_epoch - 1] = {
+            name: value.clone()
+            for name, value in pl_module.state_dict().items()
+            if not name.endswith("_extra_state")  # clocks go on
+        }
+
+
+def back(**parameters: Any) -> Choice:
+    return Choice(kind=CommandKind.ROLLBACK, reason="told to", parameters=parameters)
+
+
+def test_a_controller_may_ask_for_a_rollback() -> None:
+    lines = {
+        2: [plant()],
+        3: [back(), tell(CommandKind.CULL)],
+        5: [tell(CommandKind.CULL)],
+        6: [back(boundaries=2)],
+        8: [back(boundaries=5)],
+    }
+    weights, script = Weights(), Script(lines)
+    _, kasmina, events = train(script, callbacks=[weights], epochs=10)
+    told = [event for event in events if isinstance(event, Intervention)]
+    assert [(event.epoch, event.restored) for event in told] == [(3, 2), (6, 4), (8, 2)]
+    assert told[0].alarm == "asked for: told to"
+    refused = [e.refused for e in events if isinstance(e, Decision) and e.refused]
+    assert refused == ["the network was rolled back here"]
+    was = weights.by_epoch
+    assert same(was[3], was[2])
+    assert same(was[6], was[4]), "across a cull"
+    assert not same(was[7], was[6])
+    assert kasmina.bed.history[3] is None
+    assert kasmina.bed.history[5:9] == [None] * 4
+    assert [state.epoch for state in script.states] == [*range(10)], "epochs go on"
+
+
+def test_a_rollback_comes_first_seldom_and_from_a_governor() -> None:
+    lines: dict[int, list[Choice]] = {epoch: [back()] for epoch in range(1, 4)}
+    lines[4] = [plant(), back()]
+    governor = Governor(rules=HealthRules(max_rollbacks=2))
+    _, _, events = train(Script(lines), governor=governor, epochs=7)
+    refused = [e.refused for e in events if isinstance(e, Decision) and e.refused]
+    assert len(refused) == 2
+    assert "2 rollbacks in the last 10 epochs (epochs [1, 2]) are the most allowed" in refused[0]
+    assert "comes after commands for slots ['features.1'], which it would undo" in refused[1]
+    _, kasmina, _ = digits_run(Script({1: [back()]}))
+    assert [e.refused for e in listen(kasmina) if isinstance(e, Decision)] == [
+        "ROLLBACK needs a Governor, which keeps what to go back to; add the callback"
+    ]
 
 
 @pytest.mark.parametrize(

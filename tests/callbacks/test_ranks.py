@@ -29,7 +29,16 @@ KINDS = [kind.value for kind in Incubation]
 SMALL = [
     *(f"stages-{kind}" for kind in KINDS),
     *(f"isolated-{kind}" for kind in KINDS),
-    *("isolated-none", "accumulated", "halved", "governed", "foreign", "violated", "resumed"),
+    *(
+        "isolated-none",
+        "accumulated",
+        "halved",
+        "governed",
+        "taken_back",
+        "foreign",
+        "violated",
+        "resumed",
+    ),
 ]
 LARGE = [*(f"stages-{kind}" for kind in KINDS), "isolated-straight_through", "isolated-none"]
 
@@ -146,6 +155,18 @@ def test_a_rollback_and_its_cull_happen_on_all(two: dict[str, list[Told]]) -> No
     assert len(ranks[0]["interventions"]) == 1
     assert "blamed: 4" in ranks[0]["interventions"][0]
     assert all(torch.isfinite(value).all() for value in ranks[0]["weights"].values())
+
+
+def test_so_does_one_that_was_asked_for(two: dict[str, list[Told]]) -> None:
+    _agree(two["taken_back"])
+    first = two["taken_back"][0]
+    restored = [each.rpartition("epoch ")[2] for each in first["interventions"]]
+    assert restored == ["0", "3", "6"]
+    happened = [(slot, stage) for _, slot, stage in first["stages"]]
+    assert {("4", "PROBATIONARY"), ("0", "FOSSILIZED"), ("0", "CULLED")} <= set(happened)
+    names = set(first["weights"])
+    assert any(name.startswith("host.0.seed") for name in names), "neither a fossil nor culled"
+    assert not any(name.startswith("host.4.seed") for name in names), "not planted"
 
 
 def test_what_each_rank_measures_by_itself_divides_nobody(two: dict[str, list[Told]]) -> None:

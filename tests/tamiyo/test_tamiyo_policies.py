@@ -190,7 +190,7 @@ def test_never():
     ("fields", "message"),
     [
         ({"kind": CommandKind.CULL, "slot": "a", "reason": ""}, "needs a reason"),
-        ({"kind": CommandKind.NOOP, "slot": "a", "reason": "x"}, "NOOP names no slot"),
+        ({"kind": CommandKind.NOOP, "slot": "a", "reason": "x"}, "NOOP and ROLLBACK name no slot"),
         ({"kind": CommandKind.CULL, "reason": "x"}, "every other kind names one"),
         ({"kind": CommandKind.GERMINATE, "slot": "a", "reason": "x"}, "names a blueprint"),
         (
