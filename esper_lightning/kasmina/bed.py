@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from esper_lightning.kasmina import gates, lifecycle
 from esper_lightning.kasmina.checks import check_incubation, checked, tried_out
-from esper_lightning.kasmina.judgement import Verdict, ask, gather
+from esper_lightning.kasmina.judgement import Verdict, ask, gather, why_unfit
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.parameter_groups import SlotGroups
 from esper_lightning.kasmina.random_stream import derived_seed
@@ -353,9 +353,8 @@ class SeedBed:
 
     def _move_by_itself(self, slot: SeedSlot, moment: Moment) -> list[StageChanged]:
         record, stage = slot.record, slot.record.stage
-        if _is_quarantined(slot) and record.seed is not None:
+        if why := why_unfit(record, self.rules):
             self.quarantine(slot.path)
-            why = f"quarantined: it disturbed the host {record.seed.isolation_violations} times"
             return [self._move(slot, SeedStage.CULLED, moment, why)]
         if stage in LIVE_STAGES and record.age >= self.rules.max_age(stage):
             result = self._judge(slot, moment)

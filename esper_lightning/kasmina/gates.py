@@ -103,6 +103,7 @@ def interface(seed: SeedRecord, *, mode: str, rules: GateRules) -> GateResult:
         measurements=(
             _at_most("regression", _regression(seed, last, mode), rules.max_regression, "relative"),
             _at_most("output ratio", last.output_ratio if last else None, rules.max_output_ratio),
+            _noise(last, rules),
         ),
     )
 
@@ -120,6 +121,7 @@ def system_impact(
     measured = [
         _at_least("gain", gain, rent, "relative"),
         _at_most("dropped gradients", _dropped(last), rules.max_dropped, "of steps"),
+        _noise(last, rules),
     ]
     if rules.max_parameters is not None:
         measured.append(_at_most("network parameters", network_parameters, rules.max_parameters))
@@ -159,6 +161,11 @@ def rent(
 def _last(seed: SeedRecord, stage: SeedStage) -> EpochEvidence | None:
     evidence: Sequence[EpochEvidence] = seed.since(stage)
     return evidence[-1] if evidence else None
+
+
+def _noise(last: EpochEvidence | None, rules: GateRules) -> Measurement:
+    noise = None if last is None else last.noise
+    return _at_most("noise in evaluation", noise, rules.max_noise, "of its output")
 
 
 def _dropped(last: EpochEvidence | None) -> float | None:

@@ -7,22 +7,24 @@ import torch
 
 from esper_lightning.kasmina import gates
 from esper_lightning.kasmina.moment import Moment
-from esper_lightning.kasmina.record import EpochEvidence, SeedRecord
+from esper_lightning.kasmina.record import EpochEvidence, SeedRecord, SlotRecord
 from esper_lightning.kasmina.rules import LifecycleRules
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.kasmina.trend import relative_gain
 from esper_lightning.kasmina.watch import StepWatch
-from esper_lightning.leyline import GateResult, SeedStage
+from esper_lightning.leyline import LIVE_STAGES, GateResult, SeedStage
 
 
 def gather(slot: SeedSlot, watch: StepWatch, moment: Moment) -> EpochEvidence:
     """What the epoch told about a slot's seed. Waits for the device."""
     seen = watch.evidence[slot.path]
-    ratio: float | None = None
-    outputs = slot.sample_output(slot.seed)
-    if outputs is not None:
+    ratio = noise = None
+    outputs, again = slot.sample_output(slot.seed), slot.sample_output(slot.seed, draw=1)
+    if outputs is not None and again is not None:
         produced, expected = (torch.linalg.vector_norm(tensor.float()) for tensor in outputs)
         ratio = float(produced / expected) if expected else None
+        apart = torch.linalg.vector_norm(outputs[0].float() - again[0].float())
+        noise = float(apart / produced) if apart else 0.0
     return EpochEvidence(
         stage=slot.record.stage,
         gradient_norm=seen.gradient_norm.mean(),
@@ -33,7 +35,24 @@ def gather(slot: SeedSlot, watch: StepWatch, moment: Moment) -> EpochEvidence:
         loss=watch.loss.mean(),
         loss_spread=watch.loss.spread(),
         objective=moment.objective.value,
+        noise=noise,
     )
+
+
+def why_unfit(record: SlotRecord, rules: LifecycleRules) -> str:
+    """Why a live seed is culled whatever its gate may say, empty if it is not."""
+    seed = record.seed
+    if seed is None or record.stage not in LIVE_STAGES:
+        return ""
+    if seed.quarantined:
+        return f"quarantined: it disturbed the host {seed.isolation_violations} times"
+    noise = seed.evidence[-1].noise if seed.evidence else None
+    if noise is not None and noise > rules.gates.max_noise:
+        return (
+            f"quarantined: it draws random numbers in evaluation, its outputs on one sample differ "
+            f"by {noise:.3g} of their norm ({rules.gates.max_noise:.3g} at most)"
+        )
+    return ""
 
 
 class Verdict(NamedTuple):

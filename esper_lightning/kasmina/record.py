@@ -29,6 +29,7 @@ class EpochEvidence(msgspec.Struct, frozen=True, kw_only=True):
         loss: mean training loss of the network.
         loss_spread: standard deviation of the training loss over its mean.
         objective: the monitored validation metric.
+        noise: by how much two outputs on one sample differ in evaluation, over their norm.
     """
 
     stage: SeedStage
@@ -40,6 +41,7 @@ class EpochEvidence(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None
     loss_spread: float | None
     objective: float | None
+    noise: float | None = None
 
 
 class SeedRecord(msgspec.Struct, kw_only=True):

@@ -21,6 +21,7 @@ class GateRules:
         window: G4; epochs over which the objective is averaged.
         price_per_parameter: G4; relative gain asked for doubling the network's parameters.
         price_per_flop: G4; relative gain asked for doubling the network's training FLOPs.
+        max_noise: G3, G4; difference of two outputs on one sample in evaluation, over their norm.
         max_parameters: G0, G4; parameters of the whole network, None for no limit.
     """
 
@@ -30,6 +31,7 @@ class GateRules:
     max_loss_spread: float = 2.0
     max_regression: float = 0.25
     max_output_ratio: float = 2.0
+    max_noise: float = 0.01
     window: int = 2
     price_per_parameter: float = 0.002
     price_per_flop: float = 0.002

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from esper_lightning.kasmina.branch import Branch, BuildBranch, branch_output
 from esper_lightning.kasmina.feature_maps import feature_map, first_argument
-from esper_lightning.kasmina.random_stream import RandomStream, undisturbed_random
+from esper_lightning.kasmina.random_stream import RandomStream
 from esper_lightning.kasmina.record import RECORD_VERSION, SeedRecord, SlotRecord
 from esper_lightning.kasmina.stand_in import StandIn
 from esper_lightning.kasmina.straight_through import straight_through
@@ -215,10 +215,13 @@ class SeedSlot(StandIn):
                 )
 
     @torch.no_grad()
-    def sample_output(self, branch: Branch | None) -> tuple[Tensor, Tensor] | None:
+    def sample_output(
+        self, branch: Branch | None, *, draw: int = 0
+    ) -> tuple[Tensor, Tensor] | None:
         """A branch's output on the sample, beside the slot's own there; None without either.
 
-        Touches neither the seed's random stream nor buffers: the branch runs in eval mode.
+        Touches neither the seed's random stream nor buffers: the branch runs in eval mode. What it
+        draws nevertheless depends on ``draw``.
         """
         if branch is None or self.sample is None:
             return None
@@ -227,7 +230,7 @@ class SeedSlot(StandIn):
         training = branch.training
         branch.eval()
         try:
-            with undisturbed_random(h.device):
+            with RandomStream(draw).use(h.device):
                 return branch_output(branch, x.clone(), h.clone()).detach(), h
         finally:
             branch.train(training)

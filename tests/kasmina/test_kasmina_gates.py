@@ -30,6 +30,7 @@ RULES = GateRules(
     max_loss_spread=0.75,
     max_regression=0.1,
     max_output_ratio=2.0,
+    max_noise=0.05,
     max_parameters=1000,
 )
 
@@ -43,6 +44,7 @@ HEALTHY = EpochEvidence(
     loss=1.0,
     loss_spread=0.5,
     objective=1.0,
+    noise=0.0,
 )
 
 
@@ -103,8 +105,12 @@ def named(result: GateResult, name: str) -> Measurement:
 GATES: list[tuple[Callable[..., GateResult], Gate, list[str]]] = [
     (g1, Gate.G1_GRADIENT_HEALTH, ["gradient norm", "dropped gradients"]),
     (g2, Gate.G2_STABILITY, ["alpha", "gradient spread", "loss spread", "regression"]),
-    (g3, Gate.G3_INTERFACE, ["regression", "output ratio"]),
-    (g4, Gate.G4_SYSTEM_IMPACT, ["gain", "dropped gradients", "network parameters"]),
+    (g3, Gate.G3_INTERFACE, ["regression", "output ratio", "noise in evaluation"]),
+    (
+        g4,
+        Gate.G4_SYSTEM_IMPACT,
+        ["gain", "dropped gradients", "noise in evaluation", "network parameters"],
+    ),
 ]
 
 
@@ -130,7 +136,9 @@ def test_a_healthy_seed_passes_and_everything_measured_is_told(
         (g2, "objective", 1.1 - 1e-9, 1.101, "regression"),
         (g3, "objective", 1.1 - 1e-9, 1.101, "regression"),
         (g3, "output_ratio", 2.0, 2.001, "output ratio"),
+        (g3, "noise", 0.05, 0.051, "noise in evaluation"),
         (g4, "dropped", 2, 3, "dropped gradients"),
+        (g4, "noise", 0.05, 0.051, "noise in evaluation"),
     ],
 )
 def test_a_gate_closes_at_its_threshold(
@@ -148,6 +156,8 @@ def test_a_gate_closes_at_its_threshold(
         (g2, "gradient_spread", "gradient spread"),
         (g2, "loss_spread", "loss spread"),
         (g2, "objective", "regression"),
+        (g3, "noise", "noise in evaluation"),
+        (g4, "noise", "noise in evaluation"),
         (g3, "objective", "regression"),
         (g3, "output_ratio", "output ratio"),
     ],
@@ -161,8 +171,8 @@ def test_what_is_missing_or_not_a_number_closes_a_gate(
 def test_without_an_epoch_in_its_stage_nothing_that_needs_one_passes() -> None:
     assert failed(g1(None)) == ["gradient norm", "dropped gradients"]
     assert failed(g2(None)) == ["gradient spread", "loss spread", "regression"]
-    assert failed(g3(None)) == ["regression", "output ratio"]
-    assert failed(g4(None)) == ["dropped gradients"]
+    assert failed(g3(None)) == ["regression", "output ratio", "noise in evaluation"]
+    assert failed(g4(None)) == ["dropped gradients", "noise in evaluation"]
 
 
 @pytest.mark.parametrize(
