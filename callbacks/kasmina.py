@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
@@ -26,7 +25,7 @@ from esper_lightning.callbacks.kasmina_arguments import check_arguments
 from esper_lightning.callbacks.optimizer_hooks import OptimizerHooks
 from esper_lightning.callbacks.reducer import Reducer
 from esper_lightning.callbacks.requirements import check_supported
-from esper_lightning.callbacks.resumption import Resumption, of_rank, other_size, why_inexact
+from esper_lightning.callbacks.resumption import Resumption, of_rank, why_inexact
 from esper_lightning.callbacks.slot_paths import fits, network_of, slot_paths
 from esper_lightning.callbacks.state_version import STATE_VERSION, check_version
 from esper_lightning.callbacks.treatment import HealthCheck
@@ -42,6 +41,7 @@ from esper_lightning.kasmina import (
     SeedBed,
     average_seeds,
     check_eager,
+    host_overflow,
     insert_slots,
     probing,
 )
@@ -56,9 +56,6 @@ from esper_lightning.nissa.versions import versions
 from esper_lightning.tolaria import Tolaria
 
 log = logging.getLogger(__name__)
-
-_RESUMPTION = "esper_lightning"
-"""Key in a checkpoint."""
 
 
 class Kasmina(Callback):
@@ -168,6 +165,7 @@ class Kasmina(Callback):
         self._resumption.drop()
         if self._bed is None or self._bed.network is not network_of(pl_module, self.root):
             self._graft(pl_module)
+        trainer.precision_plugin.convert_module(pl_module)  # before weights are restored
         if stage == "fit":
             around = OptimizerHooks(self.bed)
             self._hooks.wrap(pl_module, "configure_optimizers", around.configure)
@@ -244,7 +242,9 @@ class Kasmina(Callback):
         self.costs.meter.backward()
         if self._again is not None:
             self._again.run(trainer, pl_module, self.costs.topology)
-        self.bed.watch.after_backward()
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        skipped = host_overflow(pl_module, self.bed.slots) if scaled else None
+        self.bed.watch.after_backward(skipped=skipped)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -354,21 +354,14 @@ class Kasmina(Callback):
     ) -> None:
         """Add what Lightning leaves out; warn of a moment from which no fit goes on exactly."""
         why = why_inexact(trainer) if self._in_epoch else ""
-        if why:
-            rank_zero_warn(f"a fit that goes on from this checkpoint is not the same run: {why}")
-        ranks = self._ranks.gather(self._resumption.state(trainer))
-        checkpoint[_RESUMPTION] = {"ranks": ranks, "inexact": why}
+        self._resumption.save(checkpoint, trainer, self._ranks, inexact=why)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Hold what is restored when training starts."""
-        if self._stage == "fit" and _RESUMPTION in checkpoint:
-            saved = checkpoint[_RESUMPTION]
-            why = saved["inexact"] or other_size(saved["ranks"], self._ranks)
-            if why:
-                rank_zero_warn(f"this fit is not the same run as the one that was left: {why}")
-            self._resumption.load(of_rank(saved["ranks"], self._ranks))
+        if self._stage == "fit":
+            self._resumption.load(checkpoint, self._ranks)
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -9,11 +9,15 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.utilities import rank_zero_warn
 
 from esper_lightning.kasmina import Ranks
 from esper_lightning.kasmina.random_stream import torch_generators
 
 Saved = TypeVar("Saved")
+
+_KEY = "esper_lightning"
+"""Of a checkpoint."""
 
 
 class Resumption:
@@ -31,16 +35,35 @@ class Resumption:
     def __init__(self) -> None:
         self._state: Mapping[str, Any] | None = None
 
-    def state(self, trainer: Trainer) -> dict[str, Any]:
-        """Of this moment; loads with ``weights_only=True``."""
-        return {
+    def save(
+        self, checkpoint: dict[str, Any], trainer: Trainer, ranks: Ranks, *, inexact: str
+    ) -> None:
+        """Add the state of this moment, which loads with ``weights_only=True``.
+
+        Args:
+            checkpoint: to add it to.
+            trainer: of the fit.
+            ranks: each of them saves its own.
+            inexact: why no fit goes on exactly from this moment, empty if one does.
+        """
+        if inexact:
+            rank_zero_warn(
+                f"a fit that goes on from this checkpoint is not the same run: {inexact}"
+            )
+        state = {
             "random": random_state(trainer.strategy.root_device),
             "plateau": _pending_plateau_steps(trainer),
         }
+        checkpoint[_KEY] = {"ranks": ranks.gather(state), "inexact": inexact}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Hold a state until the fit goes on."""
-        self._state = state
+    def load(self, checkpoint: Mapping[str, Any], ranks: Ranks) -> None:
+        """Hold the state until the fit goes on; warn if it is not going to be the same."""
+        saved = checkpoint.get(_KEY)
+        if saved is None:
+            return
+        if why := saved["inexact"] or other_size(saved["ranks"], ranks):
+            rank_zero_warn(f"this fit is not the same run as the one that was left: {why}")
+        self._state = of_rank(saved["ranks"], ranks)
 
     def drop(self) -> None:
         """Hold nothing: a fit begins that may go on from no checkpoint."""

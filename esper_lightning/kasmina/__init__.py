@@ -16,7 +16,7 @@ from esper_lightning.kasmina.graft import (
     possible_slots,
     regraft,
 )
-from esper_lightning.kasmina.host_gradients import HostGradients
+from esper_lightning.kasmina.host_gradients import HostGradients, host_overflow
 from esper_lightning.kasmina.host_paths import check_eager
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.optimizers import slot_groups_in_new_optimizers
@@ -61,6 +61,7 @@ __all__ = [
     "check_eager",
     "feature_map",
     "has_slot_groups",
+    "host_overflow",
     "insert_slots",
     "possible_slots",
     "probing",

@@ -1,11 +1,13 @@
-"""The host's gradients over an epoch: how large they are, and where none arrives."""
+"""The host's gradients: how large they are over an epoch, where none arrives, what overflows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from esper_lightning.kasmina.evidence import Running
+from esper_lightning.kasmina.gradients import total_norm
+from esper_lightning.kasmina.slot import SeedSlot
 
 
 class HostGradients:
@@ -40,3 +42,13 @@ class HostGradients:
         if not self._largest:
             return 0
         return int((torch.stack(list(self._largest.values())) == 0).sum())
+
+
+def host_overflow(network: nn.Module, slots: Mapping[str, SeedSlot]) -> Tensor | None:
+    """1.0 if a gradient of the host is not finite, so that a loss scaler skips the step, else 0.0.
+
+    None where no gradient arrived.
+    """
+    seeds = {id(p) for slot in slots.values() if slot.seed for p in slot.seed.parameters()}
+    found = [p.grad for p in network.parameters() if p.grad is not None and id(p) not in seeds]
+    return (~torch.isfinite(total_norm(found))).float() if found else None

@@ -23,8 +23,8 @@ class EpochEvidence(msgspec.Struct, frozen=True, kw_only=True):
         stage: in which it was gathered.
         gradient_norm: mean L2 norm of the seed's gradient over the epoch's steps.
         gradient_spread: standard deviation of that norm over its mean.
-        dropped: steps whose gradient was not finite.
-        steps: optimiser steps.
+        dropped: backward passes whose gradient was not finite, and that was not the host's fault.
+        steps: backward passes.
         output_ratio: norm of the seed's output over the norm of the slot's, on a sample.
         loss: mean training loss of the network.
         loss_spread: standard deviation of the training loss over its mean.

@@ -47,10 +47,17 @@ class StepWatch:
             progress = alpha_at(record.seed.blend, step - record.ramp_start)
             slot.set_alpha(progress if not record.ramp_from else record.ramp_from * (1 - progress))
 
-    def after_backward(self) -> None:
-        """Drop seed gradients that are not finite, before anything shared looks at them."""
+    def after_backward(self, *, skipped: Tensor | None = None) -> None:
+        """Drop seed gradients that are not finite, before anything shared looks at them.
+
+        Args:
+            skipped: 1 where the whole step is going to be skipped, 0 where not, 0-dimensional; what
+                is dropped then is not held against the seed. None where no step ever is.
+        """
         for path, found in self._seed_gradients().items():
-            self.evidence[path].dropped.add(gradients.drop_if_not_finite(found))
+            dropped = gradients.drop_if_not_finite(found)
+            held = dropped if skipped is None else dropped * (1 - skipped)
+            self.evidence[path].dropped.add(held)
 
     def before_optimizer_step(self, step: int) -> None:
         """Measure gradients: of live seeds always, of the host at the slots every few steps."""
