@@ -37,7 +37,8 @@ def check_supported(trainer: Trainer, module: LightningModule) -> None:
     if isinstance(strategy, _SHARDED):
         raise UnsupportedTraining(
             f"{type(strategy).__name__} splits parameters and optimiser state over processes at "
-            f"start, and what grows later would not be split; use strategy='auto' and devices=1"
+            f"start, and what grows later would not be split; use strategy='ddp', which holds the "
+            f"whole network in every process"
         )
     if isinstance(strategy.launcher, _MultiProcessingLauncher):
         raise UnsupportedTraining(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from esper_lightning.evidence import (
     compare,
+    device,
     incubation,
     instructions,
     memory,
@@ -18,6 +19,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "overhead": overhead.main,
     "instructions": instructions.main,
     "incubation": incubation.main,
+    "device": device.main,
     "planting": planting.main,
     "memory": memory.main,
     "rollback": rollback.main,

@@ -77,10 +77,11 @@ class _Planting(Kasmina):
             ),
         )
         if plants:
-            self.controller = _plant
+            self.controller = plant_everywhere
 
 
-def _plant(state: SystemState) -> list[Decision]:
+def plant_everywhere(state: SystemState) -> list[Decision]:
+    """A controller that plants in every slot at once."""
     return [
         Decision(
             run_id=state.run_id,

@@ -77,7 +77,8 @@ class StepTimes(NamedTuple):
 class _Clock(Callback):
     """Observes only: times blocks of steps, and lets the other arms run between them."""
 
-    def __init__(self, name: str, turns: Turns, length: Length) -> None:
+    def __init__(self, name: str, turns: Turns, length: Length, accelerator: str) -> None:
+        self._waits = accelerator == "cuda"
         self.times = StepTimes([], [])
         self._name, self._turns, self._length = name, turns, length
         self._since: tuple[float, float] | None = None
@@ -92,16 +93,25 @@ class _Clock(Callback):
         """A turn begins and ends before everything else that belongs to a step."""
         if batch_idx % self._length.block:
             return
-        now = (time.perf_counter(), time.thread_time())
+        now = self._now()
         if self._since is not None and batch_idx > 0 and trainer.current_epoch > 0:
             for times, before, after in zip(self.times, self._since, now, strict=True):
                 times.append((after - before) / self._length.block)
         self._turns.pass_on(self._name)
-        self._since = (time.perf_counter(), time.thread_time())
+        self._since = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        if self._waits:
+            torch.cuda.synchronize()
+        return time.perf_counter(), time.thread_time()
 
 
 def step_times(
-    arms: Mapping[str, Arm], examples: tuple[Tensor, Tensor], *, length: Length
+    arms: Mapping[str, Arm],
+    examples: tuple[Tensor, Tensor],
+    *,
+    length: Length,
+    accelerator: str = "cpu",
 ) -> dict[str, StepTimes]:
     """How long a training step takes, by arm; equal positions were measured side by side.
 
@@ -109,9 +119,10 @@ def step_times(
         arms: by name; all are trained on the same batches.
         examples: inputs and class indices, at least ``steps * batch_size`` of them.
         length: of the training.
+        accelerator: ``cpu`` or ``cuda``; a turn on the latter ends when the device has.
     """
     turns = Turns(list(arms))
-    clocks = {name: _Clock(name, turns, length) for name in arms}
+    clocks = {name: _Clock(name, turns, length, accelerator) for name in arms}
 
     def trained(name: str) -> Callable[[], None]:
         def train() -> None:
@@ -119,7 +130,7 @@ def step_times(
             torch.manual_seed(0)
             data = TensorDataset(*examples)
             trainer = Trainer(
-                accelerator="cpu",
+                accelerator=accelerator,
                 devices=1,
                 max_epochs=length.epochs,
                 limit_train_batches=length.steps,

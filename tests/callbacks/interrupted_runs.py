@@ -157,7 +157,6 @@ def run(
     policy.kasmina = kasmina
     tamiyo = Tamiyo(policy=policy)
     trainer = Trainer(
-        accelerator="cpu",
         max_epochs=EPOCHS[incubation],
         logger=False,
         enable_checkpointing=save_in is not None,
@@ -165,7 +164,7 @@ def run(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         callbacks=[tamiyo, kasmina, *([Saves(save_in)] if save_in else [])],
-        **options,
+        **{"accelerator": "cpu", **options},
     )
     trainer.fit(model, datamodule=_data(), ckpt_path=ckpt_path)
     left = {

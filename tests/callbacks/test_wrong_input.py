@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from runs import FREE, Plain, Script, digits_run, plain_data, plain_trainer, plant
 from torch import Tensor, nn
 
 from esper_lightning.callbacks import Kasmina, Tamiyo
+from esper_lightning.callbacks.requirements import check_supported
 from esper_lightning.kasmina import GateRules, LifecycleRules
 from esper_lightning.leyline import (
     BlendSchedule,
@@ -188,3 +190,15 @@ def test_a_live_seed_of_another_run_is_refused() -> None:
     plain_trainer(first, epochs=2).fit(module, *plain_data())
     with pytest.raises(InvalidArgument, match="hold live seeds of an earlier run"):
         plain_trainer([Kasmina(slots=["net.0"])]).fit(module, *plain_data())
+
+
+@pytest.mark.parametrize("sharded", [FSDPStrategy, ModelParallelStrategy])
+def test_strategies_that_split_parameters_are_refused(
+    sharded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = plain_trainer([Kasmina(slots=["net.0"])])
+    strategy = sharded()  # a Trainer takes it on a machine with CUDA devices only
+    monkeypatch.setattr(trainer._accelerator_connector, "strategy", strategy)
+    says = f"{sharded.__name__} splits parameters.* use strategy='ddp', which"
+    with pytest.raises(UnsupportedTraining, match=says):
+        check_supported(trainer, Plain())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from esper_lightning.evidence import incubation, overhead, planting
+from esper_lightning.evidence import device, incubation, overhead, planting
 from esper_lightning.evidence.__main__ import COMMANDS, main
 
 
@@ -57,6 +57,24 @@ def test_incubation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1.0 < flops["straight-through"] < flops["straight-through, monitored"]
     assert 1.0 < flops["shadow, half of the batches"] < flops["shadow, every batch"]
     assert "shadow, every batch" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "device.json"
+    small = ("--width", "4", "--size", "8", "--batch-size", "4", "--epochs", "1", "--steps", "8")
+    main(["device", "--accelerator", "cpu", *small, "--out", str(out)])
+    figures = json.loads(out.read_text())["figures"]
+    assert [figure["arm"] for figure in figures] == [device.BARE, *device.ARMS]
+    assert figures[0]["ratio"]["value"] == 1.0
+    assert all(figure["step_ms"] > 0 and figure["turns"] == 2 for figure in figures)
+    assert "3 coupled seeds" in capsys.readouterr().out
+
+
+def test_the_host_of_the_device_benchmark_is_as_large_as_a_resnet_18() -> None:
+    host = device.ResNet()
+    assert sum(parameter.numel() for parameter in host.parameters()) == 11_172_170
+    assert set(device.SEEDED) < set(device.SLOTS)
 
 
 @pytest.mark.slow
