@@ -8,7 +8,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
 from esper_lightning.callbacks.found import find
 from esper_lightning.callbacks.kasmina import Kasmina
@@ -76,6 +78,7 @@ class Governor(Callback):
         self._rollbacks: list[int] = []
         self._in_a_row = 0
         self._gradients = HostGradients([])
+        self._seen: dict[str, Any] | None = None
         self._kasmina: Kasmina
         self._trainer: Trainer
         self._module: LightningModule
@@ -88,9 +91,16 @@ class Governor(Callback):
             self._trainer, self._module = trainer, pl_module
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the beginning, or what was resumed."""
+        """Remember the beginning, or what was resumed; go on within its epoch."""
         self.snapshots.clear()
         self._remember(trainer.current_epoch - 1)
+        self.on_train_epoch_start(trainer, pl_module)
+        if self._seen is not None:
+            device = trainer.strategy.root_device
+            self._gradients.load_state_dict(
+                tree_map_only(Tensor, lambda t: t.to(device), self._seen)
+            )
+            self._seen = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to measure anew."""
@@ -167,12 +177,19 @@ class Governor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What epochs are judged by, and the rollbacks so far. Snapshots are taken anew."""
-        return {"health": self.health.state_dict(), "rollbacks": list(self._rollbacks)}
+        return {
+            "health": self.health.state_dict(),
+            "rollbacks": list(self._rollbacks),
+            "in_a_row": self._in_a_row,
+            "gradients": self._gradients.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.health.load_state_dict(state_dict["health"])
         self._rollbacks = list(state_dict["rollbacks"])
+        self._in_a_row = state_dict["in_a_row"]
+        self._seen = state_dict["gradients"]
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The host's gradients: how large they are over an epoch, where none arrives, what overflows."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,15 @@ class HostGradients:
         if not self._largest:
             return 0
         return int((torch.stack(list(self._largest.values())) == 0).sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was observed so far."""
+        return {"norm": self._norm.state_dict(), "largest": dict(self._largest)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`, of the same parameters."""
+        self._norm.load_state_dict(state["norm"])
+        self._largest = dict(state["largest"])
 
 
 def host_overflow(network: nn.Module, slots: Mapping[str, SeedSlot]) -> Tensor | None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from runs import Script, plant, tell
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from esper_lightning import karn
-from esper_lightning.callbacks import Kasmina, Tamiyo
+from esper_lightning.callbacks import Governor, Kasmina, Tamiyo
 from esper_lightning.callbacks.resumption import random_state
 from esper_lightning.kasmina import Branch, GateRules, LifecycleRules
 from esper_lightning.kasmina.record import SlotRecord
@@ -147,6 +147,8 @@ def run(
     *,
     save_in: Path | None = None,
     ckpt_path: Path | None = None,
+    governor: Governor | None = None,
+    callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Finished:
     """A whole run, or the rest of one."""
@@ -163,7 +165,11 @@ def run(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[tamiyo, kasmina, *([Saves(save_in)] if save_in else [])],
+        callbacks=[
+            *([governor] if governor else []),
+            *(tamiyo, kasmina, *callbacks),
+            *([Saves(save_in)] if save_in else []),
+        ],
         **{"accelerator": "cpu", **options},
     )
     trainer.fit(model, datamodule=_data(), ckpt_path=ckpt_path)
@@ -173,6 +179,7 @@ def run(
         "rates": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
         "kasmina": kasmina.state_dict(),
         "tamiyo": tamiyo.state_dict(),
+        "governor": governor and governor.state_dict(),
         "random": random_state(torch.device("cpu")),
         "step": trainer.global_step,
     }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from bad_seeds import BAD, build
+from interrupted_runs import Finished, differences, run
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import Script, digits_run, listen, plant, same, tell
@@ -286,5 +287,18 @@ def test_its_memory_is_in_the_checkpoint() -> None:
     train(None, governor=governor, epochs=3, callbacks=[Poison([1])])
     other = Governor(rules=HealthRules(window=2))
     other.load_state_dict(governor.state_dict())
-    assert other.state_dict() == governor.state_dict()
+    for name in ("health", "rollbacks", "in_a_row"):
+        assert other.state_dict()[name] == governor.state_dict()[name]
     assert other.state_dict()["rollbacks"] == [1]
+
+
+@pytest.mark.parametrize("incubation", Incubation, ids=lambda each: each.value)
+def test_a_governed_run_resumes_exactly(tmp_path: Path, incubation: Incubation) -> None:
+    def governed(**where: Any) -> Finished:
+        return run(incubation, "adamw", governor=Governor(), callbacks=[Poison([6])], **where)
+
+    whole = governed(save_in=tmp_path)
+    assert whole.left["governor"]["rollbacks"] == [6]
+    for name in ("2-within", "3-end", "5-end", "5-within", "7-end", "7-within"):
+        rest = governed(ckpt_path=tmp_path / f"{name}.ckpt")
+        assert differences(whole, rest) == [], name
