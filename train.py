@@ -3,6 +3,7 @@
 python train.py --help lists the groups; docs/configuration.md explains them.
 """
 
+import logging
 import warnings
 
 import hydra
@@ -46,13 +47,11 @@ def run(
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
-    """One run.
-
-    Returns:
-        Its last metrics on train and validation and, with ``test=true``, on test.
-    """
+    """One run; its last metrics on train and validation and, with ``test=true``, on test."""
     is_first = getattr(rank_zero_only, "rank", 0) == 0
     console = Console(quiet=not is_first)
+    if not is_first:
+        logging.getLogger("esper_lightning").setLevel(logging.ERROR)
     request.check(cfg, ModelCheckpoint)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -78,9 +77,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         request.check_processes(trainer)
         if any(isinstance(callback, Kasmina) for callback in callbacks):
             check_supported(trainer, model)  # before processes are started
-        summary = next((item for item in callbacks if isinstance(item, Summary)), None)
         results = run(cfg, trainer, model, data)
-    latest = None if summary is None else summary.latest
+    latest = next((item.latest for item in callbacks if isinstance(item, Summary)), None)
     console.print(record.metrics(results) if latest is None else summary_text(latest))
     console.print(f"[dim]files are in {trainer.default_root_dir}[/dim]")
     return results
