@@ -15,12 +15,13 @@ from unittest import mock
 import torch
 from interrupted_runs import LENIENT, Saves
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.strategies import DDPStrategy
 from runs import Script, listen, plant, tell
 from torch import Tensor, nn
 
 from esper_lightning import karn
 from esper_lightning.callbacks import Governor, Kasmina, Tamiyo
-from esper_lightning.kasmina import Branch, LifecycleRules, second_passes
+from esper_lightning.kasmina import Branch, LifecycleRules, Ranks, second_passes
 from esper_lightning.leyline import (
     Attachment,
     BlendSchedule,
@@ -205,6 +206,17 @@ def halved(folder: Path) -> dict[str, Any]:
     return stages(Incubation.SHADOW, folder, precision="bf16-mixed")
 
 
+def optioned(folder: Path) -> dict[str, Any]:
+    """The options of DDP that change what its hooks on parameters do."""
+    strategies = [
+        DDPStrategy(gradient_as_bucket_view=True),
+        DDPStrategy(static_graph=True),
+        DDPStrategy(find_unused_parameters=True, broadcast_buffers=False),
+    ]
+    told = [stages(Incubation.STRAIGHT_THROUGH, folder, strategy=each) for each in strategies]
+    return {"runs": told}
+
+
 def isolated(incubation: Incubation | None, folder: Path) -> dict[str, Any]:
     """The host with seeds that stay in isolation, or alone."""
     lines = {} if incubation is None else {0: [plant(A, "parallel_mlp")], 1: [plant(B, "normed")]}
@@ -272,6 +284,28 @@ def violated(folder: Path) -> dict[str, Any]:
         )
 
 
+def spoken(folder: Path) -> dict[str, Any]:
+    """What ranks tell each other, of every type of tensor; a fit leaves the process group."""
+    fit({}, max_epochs=1)
+    ranks, rank = Ranks(), int(os.environ["LOCAL_RANK"])
+    averaged = [
+        torch.full((2, 3), float(rank)),
+        torch.tensor(rank, dtype=torch.bfloat16),
+        torch.full((2,), complex(rank, 2 * rank)),
+        torch.zeros(0),
+        torch.full((3, 2), float(rank)).t(),
+    ]
+    taken = [
+        torch.tensor([rank == 0, False]),
+        torch.tensor(7 + rank),
+        torch.full((2,), complex(1, rank)),
+        torch.full((2, 2), 1.0 + rank).t(),
+    ]
+    ranks.average(averaged)
+    ranks.take_from_first(taken)
+    return {"averaged": averaged, "taken": taken, "gathered": ranks.gather({"rank": rank})}
+
+
 class Fails(Script):
     def decide(self, state: Any) -> Any:
         if state.epoch == 2:
@@ -326,6 +360,7 @@ RUNS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     **{f"isolated-{kind.value}": functools.partial(isolated, kind) for kind in LINES},
     "isolated-none": functools.partial(isolated, None),
     "accumulated": accumulated,
+    "optioned": optioned,
     "halved": halved,
     "as_one": as_one,
     "governed": governed,
@@ -333,6 +368,7 @@ RUNS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "resumed": resumed,
     "foreign": foreign,
     "violated": violated,
+    "spoken": spoken,
     "mistaken": mistaken,
     "disagreeing": disagreeing,
     "broken": broken,

@@ -32,6 +32,7 @@ SMALL = [
     *(
         "isolated-none",
         "accumulated",
+        "optioned",
         "halved",
         "governed",
         "taken_back",
@@ -149,6 +150,14 @@ def test_accumulation_clipping_and_bfloat16(two: dict[str, list[Told]]) -> None:
     _agree(two["halved"])
 
 
+def test_options_of_the_strategy(two: dict[str, list[Told]]) -> None:
+    for runs in zip(*(rank["runs"] for rank in two["optioned"]), strict=True):
+        _agree(runs)
+    plain = two["stages-straight_through"][0]["digests"]
+    viewed, static, _ = two["optioned"][0]["runs"]
+    assert viewed["digests"] == static["digests"] == plain
+
+
 def test_a_rollback_and_its_cull_happen_on_all(two: dict[str, list[Told]]) -> None:
     ranks = two["governed"]
     _agree(ranks)
@@ -188,6 +197,19 @@ def test_a_resumed_run_is_the_same_on_all(two: dict[str, list[Told]]) -> None:
             assert again["flops"] == rank["flops"], point
             assert again["samples"] == rank["samples"], point
     _agree(two["resumed"])
+
+
+def test_ranks_tell_each_other_tensors_of_every_type(launch: Launch) -> None:
+    told, _ = launch(3, "spoken")
+    assert len(told["spoken"]) == 3
+    for each in told["spoken"]:
+        assert [tensor.flatten()[:1].tolist() for tensor in each["averaged"]] == [
+            *([1.0], [1.0], [1 + 2j], [], [1.0])
+        ]
+        assert [tensor.flatten().tolist() for tensor in each["taken"]] == [
+            *([True, False], [7], [1, 1], [1.0] * 4)
+        ]
+        assert each["gathered"] == [{"rank": rank} for rank in range(3)]
 
 
 @pytest.mark.parametrize("size", [2, 4])
