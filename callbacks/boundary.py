@@ -59,6 +59,8 @@ class Boundary:
             self.stream.emit(*self.bed.close_epoch(self.moment))
         commanded: set[str] = set()
         if treatment is not None:
+            if treatment.intervention.restored is not None:
+                self.bed.forget_epochs(after=treatment.intervention.restored)
             self.stream.emit(treatment.intervention)
             self._carry_out(treatment.decisions, commanded)
         if not undone:
@@ -86,24 +88,26 @@ class Boundary:
 
     def _carry_out(self, decisions: Sequence[Decision], commanded: set[str]) -> None:
         for decision in decisions:
-            command = decision.command
-            changes: Sequence[Event]
             try:
-                if command.slot in commanded or ROLLED_BACK in commanded:
-                    why = f"slot {command.slot!r} already had a command"
-                    raise CommandRefused(f"{ROLLED_BACK if ROLLED_BACK in commanded else why} here")
-                if command.kind is CommandKind.ROLLBACK:
-                    changes = [self._roll_back(command, commanded)]
-                else:
-                    changes = self.bed.apply(command, self.moment)
+                happened = self._obey(decision.command, commanded)
             except (CommandRefused, InvalidArgument) as error:
                 if self.ranks.rank == 0:
                     log.warning("refused: %s", error)
                 self.stream.emit(replace(decision, refused=str(error)))
-                continue
-            if command.slot:
-                commanded.add(command.slot)
-            self.stream.emit(decision, *changes)
+            else:
+                self.stream.emit(decision, *happened)
+
+    def _obey(self, command: AdaptationCommand, commanded: set[str]) -> Sequence[Event]:
+        if ROLLED_BACK in commanded:
+            raise CommandRefused(f"{ROLLED_BACK} here")
+        if command.slot in commanded:
+            raise CommandRefused(f"slot {command.slot!r} already had a command here")
+        if command.kind is CommandKind.ROLLBACK:
+            return [self._roll_back(command, commanded)]
+        changes = self.bed.apply(command, self.moment)
+        if command.slot:
+            commanded.add(command.slot)
+        return changes
 
     def _roll_back(self, command: AdaptationCommand, commanded: set[str]) -> Intervention:
         if self.governor is None:

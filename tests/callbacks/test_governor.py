@@ -195,6 +195,8 @@ def test_rollbacks_in_a_row_go_further_back_then_to_a_file_then_stop(tmp_path: P
         (AlarmLevel.SEVERE, 1),
         (AlarmLevel.MAJOR, 4),
     ]
+    kept = [epoch for epoch, value in enumerate(kasmina.bed.history) if value is not None]
+    assert kept == [0, 1], "no gate hears of what was undone"
     for word in ("epoch 6: the training loss is nan", "3 rollbacks", "[3, 4, 5]", "last.ckpt"):
         assert word in str(error.value)
     assert all(bool(torch.isfinite(p).all()) for p in kasmina.bed.network.parameters())
