@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import torch
+from drawn_commands import Anything
 from interrupted_runs import LENIENT, Saves
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy
@@ -260,6 +261,23 @@ def taken_back(folder: Path) -> dict[str, Any]:
     return fit(lines, callbacks=[Governor()])
 
 
+def drawn(folder: Path) -> dict[str, Any]:
+    """Any commands in any order."""
+    rules = HealthRules(max_rollbacks=9)
+    return {
+        "runs": [
+            fit(
+                {},
+                policy=Anything(seed, slots=[A, B], blueprints=["normed", "parallel_mlp"]),
+                incubation=[*Incubation][seed % 3],
+                callbacks=[Governor(rules=rules)],
+                max_epochs=18,
+            )
+            for seed in range(6)
+        ]
+    }
+
+
 def resumed(folder: Path) -> dict[str, Any]:
     """Without a stop; with one, from within an epoch, at its end, and in mid-ramp."""
     run = functools.partial(stages, Incubation.STRAIGHT_THROUGH, folder)
@@ -365,6 +383,7 @@ RUNS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "as_one": as_one,
     "governed": governed,
     "taken_back": taken_back,
+    "drawn": drawn,
     "resumed": resumed,
     "foreign": foreign,
     "violated": violated,

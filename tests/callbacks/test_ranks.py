@@ -36,6 +36,7 @@ SMALL = [
         "halved",
         "governed",
         "taken_back",
+        "drawn",
         "foreign",
         "violated",
         "resumed",
@@ -148,6 +149,12 @@ def _host(told: Told) -> dict[str, Tensor]:
 def test_accumulation_clipping_and_bfloat16(two: dict[str, list[Told]]) -> None:
     _agree(two["accumulated"])
     _agree(two["halved"])
+
+
+def test_whatever_is_commanded_happens_on_all(two: dict[str, list[Told]]) -> None:
+    for runs in zip(*(rank["runs"] for rank in two["drawn"]), strict=True):
+        _agree(runs)
+        assert len(runs[0]["stages"]) > 8
 
 
 def test_options_of_the_strategy(two: dict[str, list[Told]]) -> None:
