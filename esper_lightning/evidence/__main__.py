@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 from esper_lightning.evidence import (
-    compare,
     device,
     incubation,
     instructions,
@@ -13,9 +12,10 @@ from esper_lightning.evidence import (
     planting,
     rollback,
 )
+from esper_lightning.evidence.frontier import command as frontier
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "compare": compare.main,
+    "frontier": frontier.main,
     "overhead": overhead.main,
     "instructions": instructions.main,
     "incubation": incubation.main,
@@ -28,13 +28,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command that is named first, ``compare`` where none is."""
+    """Run the command that is named first, ``frontier`` where none is."""
     if arguments and arguments[0] in COMMANDS:
         COMMANDS[arguments[0]](arguments[1:])
     elif arguments and not arguments[0].startswith("-") and "=" not in arguments[0]:
         sys.exit(f"{arguments[0]!r} is not a command; those: {', '.join(COMMANDS)}")
     else:
-        compare.main(arguments)
+        frontier.main(arguments)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def system_impact(
     """G4, to FOSSILIZED: the cohort's gain over where the curve was heading pays its rent."""
     last = _last(seed, SeedStage.PROBATIONARY)
     measured = [
-        _at_least("gain", gain, rent, "relative"),
+        *([_at_least("gain", gain, rent, "relative")] if rules.judge_gain else []),
         _at_most("dropped gradients", _dropped(last), rules.max_dropped, "of steps"),
         _noise(last, rules),
     ]

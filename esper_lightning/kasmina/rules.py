@@ -23,6 +23,8 @@ class GateRules:
         price_per_flop: G4; relative gain asked for doubling the network's training FLOPs.
         max_noise: G3, G4; difference of two outputs on one sample in evaluation, over their norm.
         max_parameters: G0, G4; parameters of the whole network, None for no limit.
+        judge_gain: G4; False asks for no gain, so that whatever does no harm is kept: the rival
+            that shows what judging is worth.
     """
 
     min_gradient_norm: float = 1e-8
@@ -36,11 +38,16 @@ class GateRules:
     price_per_parameter: float = 0.002
     price_per_flop: float = 0.002
     max_parameters: int | None = None
+    judge_gain: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.judge_gain, bool):
+            raise InvalidArgument(
+                f"gate rule judge_gain must be true or false, got {self.judge_gain!r}"
+            )
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is None and entry.name == "max_parameters":
+            if entry.name == "judge_gain" or (value is None and entry.name == "max_parameters"):
                 continue
             if not (_is_number(value) and 0 <= value < math.inf):
                 raise InvalidArgument(

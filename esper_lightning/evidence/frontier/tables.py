@@ -1,0 +1,147 @@
+"""The benchmark's tables, in Markdown."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from esper_lightning.evidence.frontier.goals import judge
+from esper_lightning.evidence.frontier.outcomes import TITLES, Outcome, Outcomes, outcomes, pairs
+from esper_lightning.evidence.frontier.rows import Row
+from esper_lightning.evidence.frontier.statistics import (
+    interquartile_mean,
+    paired_difference,
+    probability_of_improvement,
+)
+from esper_lightning.evidence.frontier.tasks import TASKS
+from esper_lightning.evidence.frontier.twins import agreement, twins
+from esper_lightning.evidence.intervals import Interval
+from esper_lightning.evidence.report import table
+
+REFERENCE = "grown"
+"""What all others are compared with."""
+
+JUDGED = ("grown", "inserted", "straight_through", "shadow", "series")
+"""Arms whose first cohort is compared with its twin."""
+
+_HEADER = [
+    "arm",
+    "seeds",
+    "test accuracy %",
+    "parameters",
+    "training GFLOP",
+    "wall s",
+    "grown minus this",
+    "P(grown better)",
+]
+
+
+def report(rows: Sequence[Row], command: str) -> str:
+    """Everything that the rows tell."""
+    by_task = {name: outcomes(rows, name) for name in TASKS}
+    by_task = {name: found for name, found in by_task.items() if found}
+    parts = [_provenance(rows, command)]
+    for name, found in by_task.items():
+        parts.append(f"## {TASKS[name].title}\n\n{_arms(found)}")
+    parts.append(f"## Goals\n\n{_goals(by_task)}")
+    parts.append(f"## What was grown\n\n{_blueprints(rows)}")
+    parts.append(f"## Gate G4 beside twins without the seeds\n\n{_twins(rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _provenance(rows: Sequence[Row], command: str) -> str:
+    commits = sorted({row.commit or "unknown" for row in rows})
+    versions = rows[0].summary.versions
+    told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return (
+        f"`{command}`: {len(rows)} runs; commit {', '.join(commits)} (`+`: with changes); {told}."
+        "\n\n"
+        "Accuracy is the interquartile mean over seeds with its bootstrapped 95 % interval; "
+        "parameters, FLOPs and time are means. Differences are paired by seed, in points."
+    )
+
+
+def _arms(found: Outcomes) -> str:
+    lines = []
+    for name, of_seeds in found.items():
+        told = list(of_seeds.values())
+        lines.append(
+            [
+                TITLES[name],
+                str(len(told)),
+                _percent(interquartile_mean([outcome.test for outcome in told])),
+                f"{_mean(outcome.parameters for outcome in told):,.0f}",
+                f"{_mean(outcome.flops for outcome in told) / 1e9:,.2f}",
+                f"{_mean(outcome.wall_s for outcome in told):,.1f}",
+                *_against(found.get(REFERENCE, {}), of_seeds, same=name == REFERENCE),
+            ]
+        )
+    return table(_HEADER, lines)
+
+
+def _against(
+    grown: Mapping[int, Outcome], other: Mapping[int, Outcome], *, same: bool
+) -> list[str]:
+    seeds = pairs(grown, other)
+    if same or not seeds:
+        return ["", ""]
+    first = [grown[seed].test for seed in seeds]
+    second = [other[seed].test for seed in seeds]
+    gap, chance = paired_difference(first, second), probability_of_improvement(first, second)
+    return [
+        f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]",
+        f"{chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]",
+    ]
+
+
+def _goals(by_task: Mapping[str, Outcomes]) -> str:
+    lines = []
+    for goal, findings in judge(by_task):
+        cells = [
+            "" if finding is None else f"{finding.text} {'met' if finding.met else 'not met'}"
+            for finding in findings.values()
+        ]
+        known = [finding for finding in findings.values() if finding is not None]
+        met = sum(finding.met for finding in known)
+        lines.append([goal.text, *cells, f"{met} of {len(known)}"])
+    return table(["goal", *by_task, "met on"], lines)
+
+
+def _blueprints(rows: Iterable[Row]) -> str:
+    lines = []
+    for task in TASKS:
+        of_task = [row.summary for row in rows if (row.task, row.arm) == (task, REFERENCE)]
+        kept = Counter(seed.blueprint for summary in of_task for seed in summary.grown)
+        culled = Counter(seed.blueprint for summary in of_task for seed in summary.culled)
+        planted = sorted(kept.keys() | culled.keys(), key=lambda name: (-kept[name], name))
+        lines += [[task, name, str(kept[name]), str(culled[name])] for name in planted]
+    return table(["task", "blueprint", "fossilised", "culled"], lines)
+
+
+def _twins(rows: Sequence[Row]) -> str:
+    lines = []
+    for task in TASKS:
+        for arm in JUDGED:
+            told = agreement(twins(rows, task=task, arm=arm))
+            if told["runs"]:
+                lines.append(
+                    [
+                        task,
+                        TITLES[arm],
+                        f"{told['runs']:.0f}",
+                        f"{told['rank_correlation']:.2f}",
+                        f"{told['bias']:+.1%}",
+                        f"{told['kept']:.0f}",
+                        f"{told['false_fossils']:.0f}",
+                        f"{told['false_culls']:.0f}",
+                    ]
+                )
+    header = ["task", "arm", "cohorts", "rank correlation", "bias", "kept"]
+    return table([*header, "kept, no gain at the end", "culled, had gained"], lines)
+
+
+def _percent(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _mean(values: Iterable[float]) -> float:
+    told = list(values)
+    return sum(told) / len(told)

@@ -1,0 +1,153 @@
+"""The benchmark itself: real runs, rows that survive, an interruption, a failure."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from frontier_rows import row, summary
+
+from esper_lightning.evidence.frontier import rows
+from esper_lightning.evidence.frontier.arms import ARMS, nearest_width, with_needs
+from esper_lightning.evidence.frontier.command import ROWS_NAME, main
+from esper_lightning.evidence.frontier.pool import Run, run_all
+from esper_lightning.evidence.frontier.tasks import TASKS, Task
+
+ROOT = Path(__file__).parents[2]
+TRAIN = ROOT / "train.py"
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "rows.jsonl"
+    first = row("grown", 0, summary(test=0.9), curve=[(1.0, 0.5)])
+    again = row("grown", 0, summary(test=0.8))
+    other = row("host", 0, summary(test=0.7))
+    for each in (first, again, other):
+        rows.append(path, each)
+    assert rows.read(path) == [again, other], "the latest of a run counts"
+    assert rows.read(tmp_path / "none.jsonl") == []
+
+
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    whole = row("grown", 0, summary(test=0.9))
+    rows.append(path, whole)
+    with path.open("ab") as file:
+        file.write(b'{"task":"dig')
+    assert rows.read(path) == [whole]
+    rows.append(path, row("host", 0, summary(test=0.7)))
+    assert len(rows.read(path)) == 2
+
+
+def test_an_arm_comes_after_what_it_needs() -> None:
+    seen: set[str] = set()
+    for name, arm in ARMS.items():
+        assert set(arm.needs) <= seen, name
+        seen.add(name)
+    assert with_needs(["widened_equal_flops"]) == ["grown", "widened", "widened_equal_flops"]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_the_nearest_width_is_nearest(task: Task) -> None:
+    for parameters in (1, task.parameters(task.width), 3 * task.parameters(task.width) + 7):
+        width = nearest_width(task, parameters)
+        distance = abs(task.parameters(width) - parameters)
+        others = range(task.width, width + 3)
+        assert distance == min(abs(task.parameters(other) - parameters) for other in others)
+
+
+def test_what_a_failed_run_leads_to(tmp_path: Path) -> None:
+    """Those that need it are left out, the others go on, and the log is there."""
+    finished: list[str] = []
+
+    def run(name: str, overrides: list[str], needs: list[str]) -> Run:
+        return Run(
+            name=name,
+            needs=needs,
+            folder=tmp_path / name,
+            overrides=lambda: ["trainer.max_epochs=1", "callbacks.live_table=null", *overrides],
+            finish=lambda used: finished.append(name),
+        )
+
+    failures = run_all(
+        [
+            run("bad", ["host.width=0"], []),
+            run("after bad", [], ["bad"]),
+            run("good", [], []),
+        ],
+        train=TRAIN,
+        jobs=2,
+        tell=lambda line: None,
+    )
+    assert finished == ["good"]
+    assert len(failures) == 2
+    assert "width must be at least 1, got 0" in failures[0]
+    assert failures[1] == "after bad: left out, because what it needs failed"
+    assert (tmp_path / "good" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+    arguments = ["frontier", "--quick", "--seeds", "0-1", "--directory", str(tmp_path)]
+    command = [sys.executable, "-m", "esper_lightning.evidence", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path = tmp_path / ROWS_NAME
+    begun = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    while not path.is_file() or len(path.read_bytes().splitlines()) < 3:
+        assert begun.poll() is None
+        time.sleep(0.2)
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.wait()
+    before = rows.read(path)
+
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr[-3000:]
+    after = rows.read(path)
+    assert after[: len(before)] == before, "what was finished is not done again"
+    assert {row.key for row in after} == {("digits", arm, s) for arm in ARMS for s in (0, 1)}
+    assert all(json.loads(json.dumps(row.overrides)) and row.commit for row in after)
+    report = (tmp_path / "report.md").read_text()
+    for arm in ARMS.values():
+        assert arm.group == "sweep" or arm.title in report
+    assert "best width of a sweep" in report
+    assert {file.name for file in tmp_path.glob("*.png")} == {"frontier.png", "differences.png"}
+
+    grown = {row.seed: row.summary for row in after if row.arm == "grown"}
+    for row_ in after:
+        told = row_.summary
+        match row_.arm:
+            case "retrained":
+                assert told.parameters == grown[row_.seed].parameters
+            case "retrained_equal_flops" | "widened_equal_flops":
+                assert told.training_flops == pytest.approx(
+                    grown[row_.seed].training_flops, rel=0.05
+                )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--seeds", "5-3"], "has no seed"),
+        (["--seeds", "x"], "neither 3 nor 0-9"),
+        (["--jobs", "0"], "at least 1, got 0"),
+        (["--train", "nowhere.py"], "nowhere.py is not there"),
+        (["--tasks", "chess"], "invalid choice: 'chess'"),
+        (["--arms", "nobody"], "invalid choice: 'nobody'"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert told in capsys.readouterr().err

@@ -1,0 +1,95 @@
+"""From rows to outcomes, goals and tables."""
+
+from pathlib import Path
+
+import pytest
+from frontier_rows import CULLED, KEPT, row, summary
+
+from esper_lightning.evidence.frontier.arms import CHEAP_SWEEP, SWEEP
+from esper_lightning.evidence.frontier.figures import save_figures
+from esper_lightning.evidence.frontier.goals import judge
+from esper_lightning.evidence.frontier.outcomes import outcomes
+from esper_lightning.evidence.frontier.rows import Row
+from esper_lightning.evidence.frontier.tables import report
+
+
+def _rows(*, grown: float, rival: float, seeds: int = 6) -> list[Row]:
+    rows = []
+    for seed in range(seeds):
+        shift = seed / 1000
+        rows += [
+            row(
+                "grown",
+                seed,
+                summary(test=grown + shift, flops=5e8, grown=[KEPT], culled=[CULLED]),
+                curve=[(1e8, 0.5), (2e8, 0.91), (3e8, 0.92), (5e8, 0.93)],
+            ),
+            *(
+                row(arm, seed, summary(test=rival + shift, val=0.9))
+                for arm in ("retrained", "widened", "widened_equal_flops", "retrained_equal_flops")
+            ),
+        ]
+    return rows
+
+
+def test_a_search_reports_the_choice_of_validation_at_the_cost_of_all() -> None:
+    rows = [
+        row(
+            arm,
+            0,
+            summary(test=0.5 + number / 10, val=0.9 - abs(number - 2) / 10, flops=10.0**number),
+        )
+        for number, arm in enumerate(SWEEP)
+    ]
+    found = outcomes(rows, "digits")["best_width"][0]
+    assert found.test == pytest.approx(70.0)  # not 90, which only test would choose
+    assert found.flops == 11111.0
+    assert found.wall_s == 50.0
+
+
+def test_a_search_with_a_run_missing_is_none() -> None:
+    rows = [row(arm, 0, summary(test=0.5)) for arm in SWEEP[1:]]
+    assert "best_width" not in outcomes(rows, "digits")
+
+
+def test_goals_are_met_by_a_clear_winner() -> None:
+    rows = _rows(grown=0.95, rival=0.9)
+    rows += [row(arm, s, summary(test=0.8)) for arm in (*SWEEP, *CHEAP_SWEEP) for s in range(6)]
+    findings = [found["digits"] for _, found in judge({"digits": outcomes(rows, "digits")})]
+    assert [finding is not None and finding.met for finding in findings] == [True] * 6
+    cost = findings[4]
+    assert cost is not None
+    # The median of three values first reaches 0.90 at the third epoch, 3e8 of 1e9.
+    assert cost.text.startswith("FLOPs 0.30 [0.30, 0.30], wall 0.60")
+
+
+def test_goals_are_not_met_by_a_loser() -> None:
+    rows = _rows(grown=0.85, rival=0.9)
+    findings = [found["digits"] for _, found in judge({"digits": outcomes(rows, "digits")})]
+    assert [finding.met for finding in findings[:4] if finding is not None] == [False] * 4
+    assert findings[5] is None, "there was no sweep"
+
+
+def test_a_run_that_never_gets_there_is_charged() -> None:
+    rows = _rows(grown=0.95, rival=0.9)
+    rows = [*rows, *(row("widened", s, summary(test=0.9, val=0.99)) for s in range(6))]
+    finding = judge({"digits": outcomes(rows, "digits")})[4][1]["digits"]
+    assert finding is not None
+    assert finding.text.startswith("FLOPs 2.00")
+    assert not finding.met
+
+
+def test_the_report_tells_everything_with_its_command() -> None:
+    text = report(_rows(grown=0.95, rival=0.9), "the command")
+    assert "`the command`: 30 runs; commit abc" in text
+    assert "| host widened to the grown size | 6 | 90.25 [" in text
+    assert "+5.00 [+5.00, +5.00]" in text
+    assert "| digits | parallel_conv | 6 | 0 |" in text
+    assert "| digits | parallel_mlp | 0 | 6 |" in text
+
+
+def test_figures_are_drawn(tmp_path: Path) -> None:
+    by_task = {"digits": outcomes(_rows(grown=0.95, rival=0.9), "digits")}
+    paths = save_figures(by_task, tmp_path)
+    assert [path.name for path in paths] == ["frontier.png", "differences.png"]
+    assert all(path.stat().st_size > 10_000 for path in paths)
