@@ -11,7 +11,7 @@ from esper_lightning.tolaria.data import (
     TensorDataModule,
 )
 from esper_lightning.tolaria.health import Alarm, Health, HealthRules, Reading
-from esper_lightning.tolaria.hosts import CNN, MLP
+from esper_lightning.tolaria.hosts import CNN, MLP, ResNet
 from esper_lightning.tolaria.module import Tolaria
 from esper_lightning.tolaria.schedule import (
     Constant,
@@ -36,6 +36,7 @@ __all__ = [
     "HealthRules",
     "Newcomer",
     "Reading",
+    "ResNet",
     "Snapshot",
     "SplitDataModule",
     "TensorDataModule",

@@ -2,5 +2,6 @@
 
 from esper_lightning.tolaria.hosts.cnn import CNN, ConvBlock
 from esper_lightning.tolaria.hosts.mlp import MLP, DenseBlock
+from esper_lightning.tolaria.hosts.resnet import BasicBlock, ResNet
 
-__all__ = ["CNN", "MLP", "ConvBlock", "DenseBlock"]
+__all__ = ["CNN", "MLP", "BasicBlock", "ConvBlock", "DenseBlock", "ResNet"]
