@@ -4,7 +4,9 @@ Design: docs/design/detailed_design/01-tolaria.md
 """
 
 from esper_lightning.tolaria.data import (
+    CIFAR10,
     MNIST,
+    CIFAR10Jpeg,
     Digits,
     FashionMNIST,
     SplitDataModule,
@@ -23,10 +25,12 @@ from esper_lightning.tolaria.schedule import (
 from esper_lightning.tolaria.snapshot import Snapshot, is_finite
 
 __all__ = [
+    "CIFAR10",
     "CNN",
     "MLP",
     "MNIST",
     "Alarm",
+    "CIFAR10Jpeg",
     "Constant",
     "Cosine",
     "Digits",

@@ -1,5 +1,10 @@
 """Data modules with three disjoint splits."""
 
+from esper_lightning.tolaria.data.augmented import AugmentedPixels
+from esper_lightning.tolaria.data.cifar10 import CIFAR10
+from esper_lightning.tolaria.data.cifar10_jpeg import CIFAR10Jpeg
+from esper_lightning.tolaria.data.cifar_images import CifarImages, LabelledImages
+from esper_lightning.tolaria.data.cifar_source import CifarSource
 from esper_lightning.tolaria.data.digits import Digits
 from esper_lightning.tolaria.data.errors import DataDamaged, DataMissing, DownloadFailed
 from esper_lightning.tolaria.data.fashion_mnist import FashionMNIST
@@ -9,7 +14,7 @@ from esper_lightning.tolaria.data.idx_source import IdxFile, IdxSource
 from esper_lightning.tolaria.data.labelled import LabelledTensors
 from esper_lightning.tolaria.data.mnist import MNIST
 from esper_lightning.tolaria.data.pixels import LabelledPixels
-from esper_lightning.tolaria.data.sampler import EachOnce, EpochShuffle
+from esper_lightning.tolaria.data.sampler import EachOnce, EpochDraws, EpochShuffle
 from esper_lightning.tolaria.data.splits import SplitDataModule, TensorDataModule
 from esper_lightning.tolaria.data.stratify import (
     Splits,
@@ -19,17 +24,24 @@ from esper_lightning.tolaria.data.stratify import (
 )
 
 __all__ = [
+    "CIFAR10",
     "MNIST",
+    "AugmentedPixels",
+    "CIFAR10Jpeg",
+    "CifarImages",
+    "CifarSource",
     "DataDamaged",
     "DataMissing",
     "Digits",
     "DownloadFailed",
     "EachOnce",
+    "EpochDraws",
     "EpochShuffle",
     "FashionMNIST",
     "IdxFile",
     "IdxImages",
     "IdxSource",
+    "LabelledImages",
     "LabelledPixels",
     "LabelledTensors",
     "SplitDataModule",

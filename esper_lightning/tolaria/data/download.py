@@ -3,13 +3,12 @@
 import hashlib
 import http.client
 import logging
-import os
 import urllib.request
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from esper_lightning.tolaria.data.errors import DownloadFailed
+from esper_lightning.tolaria.data.whole_file import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -52,20 +51,11 @@ def download(name: str, *, mirrors: Sequence[str], sha256: str, folder: Path) ->
         if found != sha256:
             faults.append(f"{url}: {len(content)} bytes with SHA-256 {found}, expected {sha256}")
             continue
-        return _write(content, folder / name)
+        with whole_file(folder / name) as file:
+            file.write(content)
+        return folder / name
     tried = "\n  ".join(faults)
     raise DownloadFailed(
         f"{name} could not be downloaded:\n  {tried}\nCheck the network, or put the file into "
         f"{folder} by hand"
     )
-
-
-def _write(content: bytes, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -1,13 +1,14 @@
 """Labelled examples in memory, and what makes them fit to train on."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.tolaria.data.sampler import EpochShuffle
 
 Batch = tuple[Tensor, Tensor]
 """Inputs ``(B, *input_shape)`` and labels ``(B,)``."""
@@ -23,6 +24,9 @@ class LabelledTensors(Dataset[Batch]):
         inputs: ``(N, *input_shape)`` float32.
         labels: ``(N,)`` int64.
     """
+
+    sampler: ClassVar[type[EpochShuffle]] = EpochShuffle
+    """What numbers the examples while training."""
 
     def __init__(self, inputs: Tensor, labels: Tensor) -> None:
         self.inputs = inputs

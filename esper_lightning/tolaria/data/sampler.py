@@ -50,6 +50,20 @@ class EpochShuffle(DistributedSampler[int]):
             yield order[position % self.num_examples]
 
 
+class EpochDraws(EpochShuffle):
+    """The order of :class:`EpochShuffle`, in numbers that tell the epoch as well.
+
+    Example ``i`` of epoch ``e`` comes as ``e * num_examples + i``: a number that no other draw of
+    the run has. Data that differ from epoch to epoch learn in this way which one it is, in every
+    worker, and a resumed run gives them the numbers of the uninterrupted one.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self.epoch
+        for index in super().__iter__():
+            yield epoch * self.num_examples + index
+
+
 class EachOnce(DistributedSampler[int]):
     """Examples in order, each of them on one rank only.
 

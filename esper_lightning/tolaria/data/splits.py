@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria.data.labelled import Batch, LabelledTensors, as_is
 from esper_lightning.tolaria.data.loader import DeferredLoader
-from esper_lightning.tolaria.data.sampler import EachOnce, EpochShuffle
+from esper_lightning.tolaria.data.sampler import EachOnce
 from esper_lightning.tolaria.data.stratify import Splits
 
 EVAL_BATCH_SIZE = 256
@@ -96,7 +96,7 @@ class SplitDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch, by seed and epoch alone."""
         train = self.splits.train
-        order = EpochShuffle(len(train), seed=self.seed, **self._ranks())
+        order = train.sampler(len(train), seed=self.seed, **self._ranks())
         return self._loader(train, order, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -45,8 +45,8 @@ class ResNet(nn.Module):
     """A convolution, three stages of basic blocks, global average pooling, a linear head.
 
     The network for CIFAR-10 of He et al. 2016 (arXiv:1512.03385, section 4.2), with the projections
-    of option B where the original pads with zeros (option A). A depth of ``6 n + 2`` weighted layers
-    gives each stage ``n`` blocks. The stages have ``width``, ``2 * width`` and ``4 * width``
+    of option B where the original pads with zeros (option A). A depth of ``6 n + 2`` weighted
+    layers gives each stage ``n`` blocks. The stages have ``width``, ``2 * width`` and ``4 * width``
     channels; the second and the third begin by halving the resolution.
 
     Natural slots are the blocks, ``stages.0.0`` and so on by stage and position: a branch then runs
