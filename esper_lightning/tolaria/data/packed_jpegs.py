@@ -71,7 +71,7 @@ def read_packed_jpegs(path: Path, *parts: str) -> list[PackedJpegs]:
         DataDamaged: not such a file, cut short, or arrays that do not fit each other.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return [_part(file, name, what=f"{path}, {name}") for name in parts]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataDamaged(

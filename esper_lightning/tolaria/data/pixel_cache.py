@@ -64,7 +64,7 @@ def cached_pixels(
 def _read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Pixels | None:
     """The arrays if they are what they should be."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             found: dict[str, NDArray[Any]] = {name: file[name] for name in shapes}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         log.warning("%s is damaged (%s), its images are decoded again", path, error)
