@@ -4,12 +4,14 @@ import csv
 import math
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from launching import CONF, ROOT, composed
 from omegaconf import OmegaConf
+from tolaria.cifar_files import write_batches, write_packed
 from tolaria.idx_files import TINY, write_idx_folder
 
 from esper_lightning.callbacks import TrainingFlops
@@ -27,7 +29,7 @@ ELSEWHERE = {
     "logger": {"wandb", "mlflow", "comet", "neptune", "aim", "many"},  # conf/test_loggers.py
     "trainer": {"gpu", "mps", "ddp", "ddp_sim"},  # conf/test_requests.py, test_launches.py
     "hparams_search": {"digits_optuna"},  # conf/test_launches.py
-    "data": {"fashion_mnist", "mnist"},  # below: they need files
+    "data": {"fashion_mnist", "mnist", "cifar10", "cifar10_jpeg"},  # below: they need files
     "debug": {"profiler"},  # below
 }
 OPTIONS = [
@@ -70,11 +72,19 @@ def test_every_option_makes_a_run(option: str, entry: ModuleType, tmp_path: Path
     assert all(math.isfinite(value) for value in results.values())
 
 
+WRITERS = {
+    "fashion_mnist": partial(write_idx_folder, name="fashion_mnist"),
+    "mnist": partial(write_idx_folder, name="mnist"),
+    "cifar10": write_batches,
+    "cifar10_jpeg": write_packed,
+}
+
+
 @pytest.mark.parametrize("data", sorted(ELSEWHERE["data"]))
 def test_data_from_files(
     data: str, entry: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_idx_folder(tmp_path / "data", data, 400, 40)
+    WRITERS[data](tmp_path / "data", num_train=400, num_test=40)
     monkeypatch.setenv("ESPER_DATA_DIR", str(tmp_path / "data"))
     overrides = (f"data={data}", *TINY, *SMALL)
     assert "test/loss" in entry.train(composed(*overrides, output_dir=tmp_path / "run"))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from esper_lightning.leyline import EsperError, InvalidArgument
 from esper_lightning.tolaria import CIFAR10, CIFAR10Jpeg
-from esper_lightning.tolaria.data import AugmentedPixels, DataDamaged, DataMissing, pixel_cache
+from esper_lightning.tolaria.data import AugmentedPixels, DataDamaged, DataMissing
 from esper_lightning.tolaria.data.pixel_cache import cached_pixels
 
 
@@ -109,7 +109,6 @@ def test_kept_pixels_that_are_damaged_are_made_again(tmp_path, damage, caplog):
 
 def test_where_the_data_folder_takes_nothing_pixels_go_to_the_user_s_cache(tmp_path, monkeypatch):
     home = tmp_path / "home"
-    monkeypatch.setattr(pixel_cache, "USER_CACHE", home)
     monkeypatch.setattr("esper_lightning.tolaria.data.cifar10_jpeg.USER_CACHE", home)
     path = write_packed(tmp_path / "data")
     # A folder in its place cannot be replaced by a file, not even by the superuser.

@@ -47,3 +47,25 @@ def test_pixels_that_are_not_bytes_are_refused():
 def test_a_scale_that_divides_by_nothing_is_refused(std):
     with pytest.raises(InvalidArgument, match="std of pixels must be above 0"):
         pixels(std=std)
+
+
+def test_each_channel_has_its_own_mean_and_deviation():
+    inputs = torch.arange(256, dtype=torch.uint8).reshape(8, 2, 4, 4)
+    mean, std = (0.25, 0.75), (0.5, 0.125)
+    together = pixels(inputs, mean=mean, std=std).__getitems__(range(8))[0]
+    for channel in range(2):
+        alone = pixels(inputs[:, [channel]], mean=mean[channel], std=std[channel])
+        assert torch.equal(together[:, [channel]], alone.__getitems__(range(8))[0])
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.1, 0.2), (0.3, 0.4)), (0.1, (0.3,) * 3), ((0.1,) * 3, 0.2), ((), ())]
+)
+def test_statistics_of_another_number_of_channels_are_refused(mean, std):
+    with pytest.raises(InvalidArgument, match=r"one for each channel, got .* shape \(3, 2, 2\)"):
+        pixels(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), mean=mean, std=std)
+
+
+def test_a_deviation_of_nothing_in_one_channel_is_refused():
+    with pytest.raises(InvalidArgument, match="std of pixels must be above 0"):
+        pixels(torch.zeros(4, 2, 2, 2, dtype=torch.uint8), mean=(0.1, 0.2), std=(0.3, 0.0))

@@ -154,3 +154,31 @@ def test_slots_in_every_block_leave_the_host_as_it_was():
     x = torch.randn(4, 3, 32, 32)
     assert torch.equal(grown(x), host(x))
     assert torch.equal(grown.eval()(x), host.eval()(x))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_stays")
+def test_it_grows_on_images_in_a_run(entry: ModuleType, tmp_path: Path) -> None:
+    write_packed(tmp_path / "data", 400, 100)
+    overrides = (
+        *("host=resnet", "host.width=4", "data=cifar10_jpeg", f"data.data_dir={tmp_path}/data"),
+        *("data.verify=false", "data.num_val=100", "data.subset=300", "trainer.max_epochs=6"),
+        *("tamiyo=periodic", "tamiyo.policy.start=1", "tamiyo.policy.trial=1"),
+        *("tamiyo.policy.blueprints=[parallel_conv]", "kasmina.rules.blend.num_steps=4"),
+        *("callbacks.growth_figure=null", "logger=none", "print_config=false"),
+    )
+    results = entry.train(composed(*overrides, output_dir=tmp_path / "run"))
+    assert all(math.isfinite(value) for value in results.values())
+    summary = decode((tmp_path / "run/summary.json").read_bytes(), RunSummary)
+    assert summary.outcome == "finished"
+    assert (summary.host, summary.host_parameters) == ("ResNet", 5_214)
+    grown = {event.slot for event in summary.grown}
+    assert {event.slot for event in (*summary.grown, *summary.culled)} == {
+        "stem", *(f"stages.{stage}.0" for stage in range(3))
+    }
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    fresh = ResNet(**CIFAR, width=4)
+    state = {key.removeprefix("host."): value for key, value in saved.items() if "host." in key}
+    regraft(fresh, state, build=karn.build)
+    fresh.load_state_dict(state)
+    assert grown <= {path for path, module in fresh.named_modules() if isinstance(module, SeedSlot)}
