@@ -1,14 +1,19 @@
 """The residual host: its shape, its blocks, where it grows."""
 
 import copy
+import math
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from cifar_files import write_packed
+from launching import composed
 from torch import Tensor, nn
 
 from esper_lightning import karn
-from esper_lightning.kasmina import auto_slots, insert_slots, possible_slots
-from esper_lightning.leyline import InvalidArgument, SlotShape
+from esper_lightning.kasmina import SeedSlot, auto_slots, insert_slots, possible_slots, regraft
+from esper_lightning.leyline import InvalidArgument, RunSummary, SlotShape, decode
 from esper_lightning.tolaria import ResNet
 from esper_lightning.tolaria.hosts import BasicBlock
 
@@ -158,27 +163,30 @@ def test_slots_in_every_block_leave_the_host_as_it_was():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_stays")
-def test_it_grows_on_images_in_a_run(entry: ModuleType, tmp_path: Path) -> None:
+def test_it_grows_in_a_run_and_returns_from_the_checkpoint(entry: ModuleType, tmp_path: Path):
     write_packed(tmp_path / "data", 400, 100)
     overrides = (
         *("host=resnet", "host.width=4", "data=cifar10_jpeg", f"data.data_dir={tmp_path}/data"),
-        *("data.verify=false", "data.num_val=100", "data.subset=300", "trainer.max_epochs=6"),
+        *("data.verify=false", "data.num_val=100", "data.subset=300", "trainer.max_epochs=4"),
+        "kasmina.fossils=[{slot: stages.1.0, blueprint: parallel_conv}]",
         *("tamiyo=periodic", "tamiyo.policy.start=1", "tamiyo.policy.trial=1"),
-        *("tamiyo.policy.blueprints=[parallel_conv]", "kasmina.rules.blend.num_steps=4"),
         *("callbacks.growth_figure=null", "logger=none", "print_config=false"),
     )
     results = entry.train(composed(*overrides, output_dir=tmp_path / "run"))
     assert all(math.isfinite(value) for value in results.values())
     summary = decode((tmp_path / "run/summary.json").read_bytes(), RunSummary)
-    assert summary.outcome == "finished"
-    assert (summary.host, summary.host_parameters) == ("ResNet", 5_214)
-    grown = {event.slot for event in summary.grown}
-    assert {event.slot for event in (*summary.grown, *summary.culled)} == {
-        "stem", *(f"stages.{stage}.0" for stage in range(3))
-    }
+    assert (summary.outcome, summary.host) == ("finished", "ResNet")
+    assert [seed.slot for seed in summary.grown] == ["stages.1.0"]
+    assert summary.parameters == 5_214 + summary.grown[0].num_parameters
+    assert summary.culled, "the policy planted as well"
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    state = {
+        name.removeprefix("host."): value
+        for name, value in saved.items()
+        if name.startswith("host.")
+    }
     fresh = ResNet(**CIFAR, width=4)
-    state = {key.removeprefix("host."): value for key, value in saved.items() if "host." in key}
     regraft(fresh, state, build=karn.build)
     fresh.load_state_dict(state)
-    assert grown <= {path for path, module in fresh.named_modules() if isinstance(module, SeedSlot)}
+    assert isinstance(fresh.get_submodule("stages.1.0"), SeedSlot)
+    assert num_parameters(fresh) == summary.parameters
