@@ -14,7 +14,7 @@ import pytest
 from idx_files import SOURCES, write_idx_folder
 
 from esper_lightning.leyline import EsperError
-from esper_lightning.tolaria.data import DataMissing, DownloadFailed, IdxFile, IdxImages
+from esper_lightning.tolaria.data import DataMissing, DownloadFailed, IdxImages, idx_file
 from esper_lightning.tolaria.data.download import download
 
 CONTENT = bytes(range(256)) * 40
@@ -132,7 +132,7 @@ def mirrored(folder: Path, *mirrors: str) -> type[IdxImages]:
     """MNIST as it lies in ``folder``, to be fetched from ``mirrors``."""
     source = SOURCES["mnist"]
     files = {
-        field: IdxFile(
+        field: idx_file(
             name=getattr(source, field).name,
             gz_sha256=hashlib.sha256(
                 (folder / f"{getattr(source, field).name}.gz").read_bytes()

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from esper_lightning.leyline import EsperError, InvalidArgument
 from esper_lightning.tolaria import MNIST, FashionMNIST
-from esper_lightning.tolaria.data import DataDamaged, DataMissing, Digits, IdxFile, IdxImages
+from esper_lightning.tolaria.data import DataDamaged, DataMissing, Digits, IdxImages, idx_file
 
 SETS = [FashionMNIST, MNIST]
 
@@ -37,7 +37,7 @@ def published(folder: Path, name: str) -> type[IdxImages]:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     changes = {
-        field: IdxFile(
+        field: idx_file(
             name=file.name,
             gz_sha256=sha256(folder / f"{file.name}.gz"),
             sha256=sha256(folder / file.name),
@@ -86,7 +86,7 @@ def test_missing_files_are_told_with_every_place_and_what_to_do(tmp_path, data):
     with pytest.raises(DataMissing) as error:
         tiny(tmp_path, data).setup("fit")
     message = str(error.value)
-    assert f"{data.source.name} needs four files" in message
+    assert f"{data.source.name} needs 4 files" in message
     assert f"{folder}: no t10k-labels-idx1-ubyte\n" in message
     assert f"{tmp_path}: none of them\n" in message
     for place in data.source.folders:

@@ -10,11 +10,13 @@ from esper_lightning.tolaria.data.errors import DataDamaged, DataMissing, Downlo
 from esper_lightning.tolaria.data.fashion_mnist import FashionMNIST
 from esper_lightning.tolaria.data.idx import read_idx
 from esper_lightning.tolaria.data.idx_images import IdxImages
-from esper_lightning.tolaria.data.idx_source import IdxFile, IdxSource
+from esper_lightning.tolaria.data.idx_source import IdxSource, idx_file
 from esper_lightning.tolaria.data.labelled import LabelledTensors
 from esper_lightning.tolaria.data.mnist import MNIST
 from esper_lightning.tolaria.data.pixels import LabelledPixels
+from esper_lightning.tolaria.data.published import PublishedData
 from esper_lightning.tolaria.data.sampler import EachOnce, EpochDraws, EpochShuffle
+from esper_lightning.tolaria.data.source import PublishedFile, Source
 from esper_lightning.tolaria.data.splits import SplitDataModule, TensorDataModule
 from esper_lightning.tolaria.data.stratify import (
     Splits,
@@ -38,16 +40,19 @@ __all__ = [
     "EpochDraws",
     "EpochShuffle",
     "FashionMNIST",
-    "IdxFile",
     "IdxImages",
     "IdxSource",
     "LabelledImages",
     "LabelledPixels",
     "LabelledTensors",
+    "PublishedData",
+    "PublishedFile",
+    "Source",
     "SplitDataModule",
     "Splits",
     "TensorDataModule",
     "hold_out_val",
+    "idx_file",
     "read_idx",
     "stratified_sample",
     "three_way_split",
