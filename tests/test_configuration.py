@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from launching import CONF, ROOT, composed
 from omegaconf import OmegaConf
+from tolaria.adult_files import write_adult_folder
 from tolaria.cifar_files import write_batches, write_packed
 from tolaria.idx_files import TINY, write_idx_folder
 
@@ -29,7 +30,13 @@ ELSEWHERE = {
     "logger": {"wandb", "mlflow", "comet", "neptune", "aim", "many"},  # conf/test_loggers.py
     "trainer": {"gpu", "mps", "ddp", "ddp_sim"},  # conf/test_requests.py, test_launches.py
     "hparams_search": {"digits_optuna"},  # conf/test_launches.py
-    "data": {"fashion_mnist", "mnist", "cifar10", "cifar10_jpeg"},  # below: they need files
+    "data": {
+        "adult",
+        "fashion_mnist",
+        "mnist",
+        "cifar10",
+        "cifar10_jpeg",
+    },  # below: they need files
     "debug": {"profiler"},  # below
 }
 OPTIONS = [
@@ -85,8 +92,13 @@ def test_data_from_files(
     data: str, entry: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     WRITERS[data](tmp_path / "data", num_train=400, num_test=40)
+    if data == "adult":
+        write_adult_folder(tmp_path / "data", 400, 40)
+    else:
+        write_idx_folder(tmp_path / "data", data, 400, 40)
     monkeypatch.setenv("ESPER_DATA_DIR", str(tmp_path / "data"))
-    overrides = (f"data={data}", *TINY, *SMALL)
+    host = "mlp" if data == "adult" else "cnn"
+    overrides = (f"data={data}", f"host={host}", *TINY, *SMALL)
     assert "test/loss" in entry.train(composed(*overrides, output_dir=tmp_path / "run"))
 
 

@@ -6,6 +6,7 @@ Design: docs/design/detailed_design/01-tolaria.md
 from esper_lightning.tolaria.data import (
     CIFAR10,
     MNIST,
+    Adult,
     CIFAR10Jpeg,
     Digits,
     FashionMNIST,
@@ -29,6 +30,7 @@ __all__ = [
     "CNN",
     "MLP",
     "MNIST",
+    "Adult",
     "Alarm",
     "CIFAR10Jpeg",
     "Constant",

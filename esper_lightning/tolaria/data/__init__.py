@@ -1,5 +1,6 @@
 """Data modules with three disjoint splits."""
 
+from esper_lightning.tolaria.data.adult import Adult, AdultSource
 from esper_lightning.tolaria.data.augmented import AugmentedPixels
 from esper_lightning.tolaria.data.cifar10 import CIFAR10
 from esper_lightning.tolaria.data.cifar10_jpeg import CIFAR10Jpeg
@@ -28,6 +29,8 @@ from esper_lightning.tolaria.data.stratify import (
 __all__ = [
     "CIFAR10",
     "MNIST",
+    "Adult",
+    "AdultSource",
     "AugmentedPixels",
     "CIFAR10Jpeg",
     "CifarImages",
