@@ -134,6 +134,7 @@ class Kasmina(Callback):
         self._in_epoch = False
         self._open_epoch: list[dict[str, Any]] | None = None
         self._is_rest = False
+        self._had_loss = False
         self._ranks = Ranks()
         self._reducer = Reducer()
 
@@ -220,7 +221,7 @@ class Kasmina(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to gather evidence anew."""
         self._resumption.on_train_epoch_start(trainer)
-        self._in_epoch, self._is_rest = False, False
+        self._in_epoch, self._is_rest, self._had_loss = False, False, False
         self._began_at = trainer.global_step
         self.bed.watch.start_epoch()
         self.costs.topology = self.bed.topology()
@@ -239,6 +240,7 @@ class Kasmina(Callback):
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run what comes beside the step; drop seed gradients that are not finite."""
+        self._had_loss = True
         self.costs.meter.backward()
         if self._again is not None:
             self._again.run(trainer, pl_module, self.costs.topology)
@@ -279,6 +281,12 @@ class Kasmina(Callback):
         self.costs.meter.abort()
         if self._is_rest:  # what was called before the checkpoint is not known
             self._calls.close()
+        elif not self._had_loss:  # nor is what a batch that is not skipped would call
+            self._calls.close()
+            log.warning(
+                "epoch %d trained nothing: training_step returned None for every batch",
+                trainer.current_epoch + 1,
+            )
         else:
             self._calls.end(Phase.TRAINING)
         boundary = self._boundary(self._common_moment(trainer, pl_module))

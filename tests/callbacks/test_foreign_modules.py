@@ -260,6 +260,44 @@ def test_weights_that_are_used_directly_are_told() -> None:
         trainer.fit(Encoded(), *plain_data())
 
 
+class Skips(Plain):
+    """Skips every batch of its first epoch; later it calls its layers, or uses their weights."""
+
+    def __init__(self, *, goes_around: bool = False) -> None:
+        super().__init__()
+        self.goes_around = goes_around
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
+        if self.current_epoch == 0:
+            return None
+        if self.goes_around:
+            x, y = batch
+            for index, layer in enumerate(self.net):
+                is_linear = index % 2 == 0
+                x = nn.functional.linear(x, layer.weight, layer.bias) if is_linear else layer(x)
+            return nn.functional.cross_entropy(x, y)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:.*training_step.* returned .None")
+def test_an_epoch_in_which_every_batch_is_skipped_says_so_and_the_run_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kasmina, trainer = fit(Skips())
+    assert trainer.current_epoch == 4
+    assert kasmina.bed.slots["net.0"].record.fossils
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["epoch 1 trained nothing: training_step returned None for every batch"]
+
+
+@pytest.mark.filterwarnings("ignore:.*training_step.* returned .None")
+def test_a_slot_that_is_bypassed_is_refused_after_an_epoch_that_trained_nothing() -> None:
+    module = Skips(goes_around=True)
+    with pytest.raises(SlotUnsuitable, match=r"'net.0' is bypassed in training, though valid"):
+        fit(module)
+    assert module.current_epoch == 1
+
+
 def test_an_encoder_layer_as_a_whole_grows() -> None:
     kasmina = Kasmina(slots=["encoder.layers.0"], monitor="val_loss", rules=FREE)
     script = Script({0: [plant("encoder.layers.0", "parallel_mlp")]})
