@@ -19,6 +19,7 @@ from esper_lightning import karn
 from esper_lightning.callbacks import Kasmina, Summary
 from esper_lightning.callbacks.batches import run_example
 from esper_lightning.callbacks.checkpoints import best_checkpoint
+from esper_lightning.callbacks.continuation import Continuation
 from esper_lightning.callbacks.logger_entries import log_hyperparameters, logging_to
 from esper_lightning.callbacks.requirements import check_supported
 from esper_lightning.conf import parts, record, request
@@ -68,7 +69,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if is_first:
         record.save(cfg, cfg.paths.output_dir)
     host_parameters = sum(parameter.numel() for parameter in network.parameters())
-    callbacks = parts.build_callbacks(cfg)
+    callbacks = [*parts.build_callbacks(cfg), continuation := Continuation(cfg.ckpt_path)]
     with logging_to(build_all(cfg.get("logger"), "logger")) as loggers:
         log_hyperparameters(loggers, record.hyperparameters(cfg, host_parameters=host_parameters))
         trainer: Trainer = build(
@@ -77,7 +78,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         request.check_processes(trainer)
         if any(isinstance(callback, Kasmina) for callback in callbacks):
             check_supported(trainer, model)  # before processes are started
-        results = run(cfg, trainer, model, data)
+        with continuation.told(trainer, console.print):
+            results = run(cfg, trainer, model, data)
     latest = next((item.latest for item in callbacks if isinstance(item, Summary)), None)
     console.print(record.metrics(results) if latest is None else summary_text(latest))
     console.print(f"[dim]files are in {trainer.default_root_dir}[/dim]")

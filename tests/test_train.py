@@ -1,8 +1,10 @@
 """``train.py`` as a user runs it: what it leaves behind, and what it says to wrong input."""
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +15,7 @@ from esper_lightning.leyline import RunSummary, decode
 from esper_lightning.nissa import read_journal
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
 
 
 def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +28,7 @@ def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=folder.parent,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        env=ENVIRONMENT,
     )
 
 
@@ -116,3 +119,45 @@ def test_wrong_input_is_told_what_is_allowed(
     with pytest.raises(Exception) as told:
         entry.train(composed(override, output_dir=tmp_path))
     assert re.search(says, str(told.value), re.DOTALL)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_a_finished_one_that_it_is_finished(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    checkpoint = folder / "checkpoints/last.ckpt"
+    options = [f"hydra.run.dir={folder}", "data.subset=96", "tamiyo=never", "test=false"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *options, "trainer.max_epochs=100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        # A test run in the background of a shell ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    said = re.search(r"interrupted in epoch (\d+) of 100000; to go on, .* ckpt_path=(\S+)", told)
+    assert said is not None, told
+    assert Path(said[2]) == checkpoint
+
+    epochs = int(said[1]) + 1
+    until = f"trainer.max_epochs={epochs}"
+    done = train(tmp_path / "again", *options[1:], f"ckpt_path={said[2]}", until)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was trained" not in done.stdout
+    finished = tmp_path / "again/checkpoints/last.ckpt"
+    done = train(tmp_path / "once_more", *options[1:], f"ckpt_path={finished}", until)
+    assert done.returncode == 0, done.stderr
+    told = f"nothing was trained: {finished} had already reached trainer.max_epochs={epochs}; raise"
+    assert told in done.stdout
