@@ -12,9 +12,10 @@ from esper_lightning.tolaria.data import (
     FashionMNIST,
     SplitDataModule,
     TensorDataModule,
+    TinyShakespeare,
 )
 from esper_lightning.tolaria.health import Alarm, Health, HealthRules, Reading
-from esper_lightning.tolaria.hosts import CNN, MLP, ResNet
+from esper_lightning.tolaria.hosts import CNN, GPT, MLP, ResNet
 from esper_lightning.tolaria.module import Tolaria
 from esper_lightning.tolaria.schedule import (
     Constant,
@@ -28,6 +29,7 @@ from esper_lightning.tolaria.snapshot import Snapshot, is_finite
 __all__ = [
     "CIFAR10",
     "CNN",
+    "GPT",
     "MLP",
     "MNIST",
     "Adult",
@@ -46,6 +48,7 @@ __all__ = [
     "Snapshot",
     "SplitDataModule",
     "TensorDataModule",
+    "TinyShakespeare",
     "Tolaria",
     "WarmupStableDecay",
     "is_finite",

@@ -1,4 +1,4 @@
-"""The LightningModule that trains a host, and whatever grows on it, on a classification task."""
+"""The LightningModule that trains a host, and whatever grows on it, to tell classes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,14 +29,17 @@ class Tolaria(LightningModule):
     """Trains a classifier with cross-entropy; logs loss and accuracy of each split.
 
     Logged are ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss`` and
-    ``test/acc``, each over the epoch. Alone it is an ordinary module; with the callback ``Kasmina``
+    ``test/acc``, each over the epoch. An input has one class, or each of its T positions has one:
+    then both are means over positions, and the loss of a language model is in nats per token.
+
+    Alone it is an ordinary module; with the callback ``Kasmina``
     it grows.
 
     A checkpoint of a grown network loads as any other:
     ``Tolaria.load_from_checkpoint(path, host=CNN(...), num_classes=10)``.
 
     Args:
-        host: ``(B, ...)`` inputs to ``(B, num_classes)`` logits.
+        host: ``(B, ...)`` inputs to logits ``(B, num_classes)`` or ``(B, T, num_classes)``.
         num_classes: at least 2.
         optimizer: makes the optimiser from parameter groups; None is AdamW at 0.01.
         weight_decay: of matrices and kernels.
@@ -66,12 +69,12 @@ class Tolaria(LightningModule):
         self._newcomer = newcomer or Newcomer()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs to logits ``(B, num_classes)``."""
+        """Inputs to logits ``(B, num_classes)`` or ``(B, T, num_classes)``."""
         logits: Tensor = self.host(x)
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Mean cross-entropy of a batch of inputs and class indices ``(B,)``."""
+        """Mean cross-entropy of a batch of inputs and class indices ``(B,)`` or ``(B, T)``."""
         return self._step("train", batch)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -84,7 +87,7 @@ class Tolaria(LightningModule):
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Mean cross-entropy of a batch; logs nothing and updates no metric."""
-        return F.cross_entropy(self._logits(batch[0]), batch[1])
+        return F.cross_entropy(*self._each(self._logits(batch[0]), batch[1]))
 
     def configure_optimizers(self) -> Any:
         """One optimiser, and one scheduler that owns every rate, stepped every optimiser step."""
@@ -108,7 +111,7 @@ class Tolaria(LightningModule):
 
     def _step(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch
-        logits = self._logits(inputs)
+        logits, targets = self._each(self._logits(inputs), targets)
         loss = F.cross_entropy(logits, targets)
         accuracy = {
             "train": self.train_accuracy,
@@ -132,6 +135,19 @@ class Tolaria(LightningModule):
                 f"LightningModule of your own"
             )
         return logits
+
+    def _each(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(N, num_classes)`` and targets ``(N,)`` of all positions of all inputs."""
+        if logits.ndim == 2:
+            return logits, targets
+        if logits.ndim != 3 or logits.shape[:2] != targets.shape:
+            raise InvalidArgument(
+                f"host {type(self.host).__name__} returned logits of shape {tuple(logits.shape)} "
+                f"for targets of shape {tuple(targets.shape)}; Tolaria takes (B, num_classes) for "
+                f"(B,), and (B, T, num_classes) for (B, T). Use Kasmina with a LightningModule of "
+                f"your own for another task"
+            )
+        return logits.flatten(0, 1), targets.flatten()
 
 
 def _adamw(groups: list[dict[str, Any]]) -> Optimizer:

@@ -16,7 +16,7 @@ from esper_lightning.tolaria.data.labelled import LabelledTensors
 from esper_lightning.tolaria.data.mnist import MNIST
 from esper_lightning.tolaria.data.pixels import LabelledPixels
 from esper_lightning.tolaria.data.published import PublishedData
-from esper_lightning.tolaria.data.sampler import EachOnce, EpochDraws, EpochShuffle
+from esper_lightning.tolaria.data.sampler import EachOnce, EpochDraws, EpochShuffle, EpochWindows
 from esper_lightning.tolaria.data.source import PublishedFile, Source
 from esper_lightning.tolaria.data.splits import SplitDataModule, TensorDataModule
 from esper_lightning.tolaria.data.stratify import (
@@ -25,6 +25,9 @@ from esper_lightning.tolaria.data.stratify import (
     stratified_sample,
     three_way_split,
 )
+from esper_lightning.tolaria.data.text_source import TextSource
+from esper_lightning.tolaria.data.tiny_shakespeare import TinyShakespeare
+from esper_lightning.tolaria.data.tokens import LabelledIds, TextWindows
 
 __all__ = [
     "CIFAR10",
@@ -42,9 +45,11 @@ __all__ = [
     "EachOnce",
     "EpochDraws",
     "EpochShuffle",
+    "EpochWindows",
     "FashionMNIST",
     "IdxImages",
     "IdxSource",
+    "LabelledIds",
     "LabelledImages",
     "LabelledPixels",
     "LabelledTensors",
@@ -54,6 +59,9 @@ __all__ = [
     "SplitDataModule",
     "Splits",
     "TensorDataModule",
+    "TextSource",
+    "TextWindows",
+    "TinyShakespeare",
     "hold_out_val",
     "idx_file",
     "read_idx",

@@ -11,7 +11,7 @@ from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria.data.sampler import EpochShuffle
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs ``(B, *input_shape)`` and labels ``(B,)``."""
+"""Inputs ``(B, *input_shape)`` and labels ``(B, *label_shape)``, which is ``(B,)`` for classes."""
 
 
 class LabelledTensors(Dataset[Batch]):
@@ -22,7 +22,7 @@ class LabelledTensors(Dataset[Batch]):
 
     Args:
         inputs: ``(N, *input_shape)`` float32.
-        labels: ``(N,)`` int64.
+        labels: ``(N,)`` int64, or ``(N, *label_shape)`` where an example has several.
     """
 
     sampler: ClassVar[type[EpochShuffle]] = EpochShuffle
@@ -50,13 +50,21 @@ class LabelledTensors(Dataset[Batch]):
         """The examples at ``indices``, in that order."""
         return LabelledTensors(self.inputs[indices], self.labels[indices])
 
-    def check(self, *, what: str, input_shape: tuple[int, ...], num_classes: int) -> None:
+    def check(
+        self,
+        *,
+        what: str,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
         """Refuse what would fail or mislead later.
 
         Args:
             what: name of the data and the split, for the error.
             input_shape: of one example.
             num_classes: labels are 0 to ``num_classes - 1``.
+            label_shape: of the labels of one example; empty where it has one.
 
         Raises:
             InvalidArgument: no examples, a wrong shape, type or length, inputs that are not finite,
@@ -68,10 +76,16 @@ class LabelledTensors(Dataset[Batch]):
                 f"{what}: inputs have shape {tuple(inputs.shape)}; expected (N, "
                 f"{', '.join(map(str, input_shape))}), the first dimension counting the examples"
             )
-        if labels.ndim != 1 or labels.dtype != torch.int64:
+        if (
+            labels.ndim != len(label_shape) + 1
+            or tuple(labels.shape[1:]) != label_shape
+            or labels.dtype != torch.int64
+        ):
+            sizes = ", ".join(("N", *map(str, label_shape))) if label_shape else "N,"
             raise InvalidArgument(
                 f"{what}: labels are {labels.dtype} of shape {tuple(labels.shape)}; expected "
-                "torch.int64 of shape (N,), one class index for each input"
+                f"torch.int64 of shape ({sizes}), {'' if label_shape else 'one class index '}for "
+                f"each input"
             )
         if len(inputs) != len(labels):
             raise InvalidArgument(
@@ -82,14 +96,7 @@ class LabelledTensors(Dataset[Batch]):
                 f"{what}: no examples; every split needs some, enlarge its fraction or the data"
             )
         self.check_values(what)
-        outside = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
-        if len(outside):
-            first = int(outside[0])
-            raise InvalidArgument(
-                f"{what}: {len(outside)} of {len(labels)} labels are out of range, the first at "
-                f"index {first} is {int(labels[first])}; allowed are 0 to {num_classes - 1}, "
-                "number the classes from 0 or raise num_classes"
-            )
+        self.check_labels(what, num_classes)
 
     def check_values(self, what: str) -> None:
         """Refuse inputs whose type or values a model cannot take.
@@ -111,6 +118,27 @@ class LabelledTensors(Dataset[Batch]):
             raise InvalidArgument(
                 f"{what}: {len(broken)} of {len(inputs)} inputs are not finite, the first at index "
                 f"{int(broken[0])}; drop these examples or fill in the missing values"
+            )
+
+    def check_labels(self, what: str, num_classes: int) -> None:
+        """Refuse labels that are no class.
+
+        Args:
+            what: name of the data and the split, for the error.
+            num_classes: labels are 0 to ``num_classes - 1``.
+
+        Raises:
+            InvalidArgument: a label is out of range.
+        """
+        labels = self.labels
+        outside = ((labels < 0) | (labels >= num_classes)).nonzero()
+        if len(outside):
+            first = outside[0].tolist()
+            where = first[0] if len(first) == 1 else tuple(first)
+            raise InvalidArgument(
+                f"{what}: {len(outside)} of {labels.numel()} labels are out of range, the first at "
+                f"index {where} is {int(labels[tuple(first)])}; allowed are 0 to "
+                f"{num_classes - 1}, number the classes from 0 or raise num_classes"
             )
 
 

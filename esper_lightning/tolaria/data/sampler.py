@@ -45,9 +45,59 @@ class EpochShuffle(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         # The epoch is read when the first index is taken, not when the iterator is made.
-        order = epoch_order(self.num_examples, seed=self.seed, epoch=self.epoch)
+        order = self.order(self.epoch)
         for position in range(self.rank, self.total_size, self.num_replicas):
             yield order[position % self.num_examples]
+
+    def order(self, epoch: int) -> list[int]:
+        """The indices of an epoch, of all ranks."""
+        return epoch_order(self.num_examples, seed=self.seed, epoch=epoch)
+
+
+class EpochWindows(EpochShuffle):
+    """Shuffled windows of one long sequence, cut at another place in each epoch.
+
+    An index is the position at which a window begins. The windows of an epoch do not overlap: they
+    follow each other from an offset below their length, which depends on seed and epoch alone, as
+    their order does. Over the epochs every position is the first of some window.
+
+    Args:
+        num_starts: positions at which a window may begin, at least ``length``.
+        length: of a window.
+        num_windows: of an epoch, the first of its order; at most ``num_starts // length``, as many
+            as fit behind the largest offset.
+        seed: any integer.
+        rank: of this process, below ``num_replicas``.
+        num_replicas: number of ranks that share the windows.
+
+    Raises:
+        InvalidArgument: there are fewer windows, or none is asked for.
+    """
+
+    def __init__(
+        self,
+        num_starts: int,
+        *,
+        length: int,
+        num_windows: int,
+        seed: int,
+        rank: int = 0,
+        num_replicas: int = 1,
+    ) -> None:
+        self.num_whole = num_starts // length
+        if not 1 <= num_windows <= self.num_whole:
+            raise InvalidArgument(
+                f"num_windows must be between 1 and the {self.num_whole} of length {length} that "
+                f"begin at {num_starts} positions, got {num_windows}"
+            )
+        super().__init__(num_windows, seed=seed, rank=rank, num_replicas=num_replicas)
+        self.length = length
+
+    def order(self, epoch: int) -> list[int]:
+        """Where the windows of an epoch begin, of all ranks."""
+        offset = int(torch.randint(self.length, (), generator=_generator(self.seed, epoch, 1)))
+        windows = epoch_order(self.num_whole, seed=self.seed, epoch=epoch)
+        return [offset + self.length * window for window in windows[: self.num_examples]]
 
 
 class EpochDraws(EpochShuffle):
@@ -94,7 +144,11 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> list[int]:
     Seed and epoch are hashed together: with their sum, epoch 1 of seed 0 would be epoch 0 of
     seed 1.
     """
-    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+    generator = _generator(seed, epoch)
     order: list[int] = torch.randperm(num_examples, generator=generator).tolist()
     return order
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    digest = hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))

@@ -1,12 +1,12 @@
 """Where the files of a data set lie, and how to know that they are the right ones."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from esper_lightning.tolaria.data.checksum import check_sha256
 from esper_lightning.tolaria.data.download import download
-from esper_lightning.tolaria.data.errors import DataDamaged, DataMissing
+from esper_lightning.tolaria.data.errors import DataMissing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,15 +35,7 @@ class PublishedFile:
         Raises:
             DataDamaged: the checksum is another.
         """
-        expected = self.forms[path.name]
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected:
-            raise DataDamaged(
-                f"{path} is not the published file: its SHA-256 is {found}, expected {expected}. "
-                f"Delete it and put the published one in its place, or let download=true fetch it. "
-                f"verify=false reads data of your own in this format"
-            )
+        check_sha256(path, self.forms[path.name])
 
     def fetch(self, folder: Path, mirrors: Sequence[str]) -> None:
         """Download the preferred form, unless some form is there.

@@ -29,10 +29,13 @@ class SplitDataModule(LightningDataModule):
     Args:
         name: of the data, for errors and reports.
         input_shape: of one input.
-        num_classes: labels are 0 to ``num_classes - 1``.
+        num_classes: labels are 0 to ``num_classes - 1``; None where the data tell, for a subclass
+            that defines the property.
         batch_size: of training; evaluation takes at least ``EVAL_BATCH_SIZE``.
         seed: of the training order; the splits do not depend on it.
         num_workers: processes that fetch batches; data in memory are fetched faster without.
+        label_shape: of the labels of one input; empty where it has one, ``(T,)`` where each of its
+            T positions has one.
 
     Raises:
         InvalidArgument: an argument outside of what is allowed.
@@ -45,13 +48,14 @@ class SplitDataModule(LightningDataModule):
         *,
         name: str,
         input_shape: Sequence[int],
-        num_classes: int,
+        num_classes: int | None,
         batch_size: int,
         seed: int,
         num_workers: int,
+        label_shape: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if num_classes < 2:
+        if num_classes is not None and num_classes < 2:
             raise InvalidArgument(f"{name}: num_classes must be at least 2, got {num_classes}")
         if batch_size < 1:
             raise InvalidArgument(f"{name}: batch_size must be at least 1, got {batch_size}")
@@ -59,10 +63,18 @@ class SplitDataModule(LightningDataModule):
             raise InvalidArgument(f"{name}: num_workers must be at least 0, got {num_workers}")
         self.name = name
         self.input_shape = tuple(input_shape)
-        self.num_classes = num_classes
+        self.label_shape = tuple(label_shape)
+        self._num_classes = num_classes
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 to ``num_classes - 1``."""
+        if self._num_classes is None:
+            raise NotImplementedError(f"{type(self).__name__} must define num_classes or state it")
+        return self._num_classes
 
     def load(self) -> Splits:
         """Read the three splits. Must give the same on every call and on every rank."""
@@ -81,6 +93,7 @@ class SplitDataModule(LightningDataModule):
                 what=f"{self.name} {split}",
                 input_shape=self.input_shape,
                 num_classes=self.num_classes,
+                label_shape=self.label_shape,
             )
         return splits
 
@@ -91,13 +104,22 @@ class SplitDataModule(LightningDataModule):
     def example_input(self, num: int = 8) -> Tensor:
         """The first ``num`` training inputs, fewer where there are fewer."""
         train = self.splits.train
-        return train.prepared(train.inputs[:num])
+        return train.prepared(train.inputs[:num].contiguous())
+
+    def train_order(self, *, rank: int = 0, num_replicas: int = 1) -> EpochShuffle:
+        """Which training examples an epoch takes, and in which order: all of them, shuffled.
+
+        Args:
+            rank: of this process, below ``num_replicas``.
+            num_replicas: number of ranks that share the examples.
+        """
+        train = self.splits.train
+        return train.sampler(len(train), seed=self.seed, rank=rank, num_replicas=num_replicas)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch, by seed and epoch alone."""
-        train = self.splits.train
-        order = train.sampler(len(train), seed=self.seed, **self._ranks())
-        return self._loader(train, order, self.batch_size)
+        order = self.train_order(**self._ranks())
+        return self._loader(self.splits.train, order, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """In order."""
@@ -136,7 +158,8 @@ class TensorDataModule(SplitDataModule):
     """Splits that the caller has made.
 
     Args:
-        train, val, test: pairs of inputs ``(N, *input_shape)`` float32 and labels ``(N,)`` int64.
+        train, val, test: pairs of inputs ``(N, *input_shape)`` float32 and labels int64,
+            ``(N,)`` or ``(N, *label_shape)``.
         num_classes: None takes the largest training label plus one.
         name: for errors and reports.
         batch_size: of training.
@@ -177,6 +200,7 @@ class TensorDataModule(SplitDataModule):
             batch_size=batch_size,
             seed=seed,
             num_workers=num_workers,
+            label_shape=train[1].shape[1:],
         )
         self._given = Splits(**{split: LabelledTensors(*pair) for split, pair in splits.items()})
 
