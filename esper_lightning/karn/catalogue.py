@@ -11,6 +11,7 @@ from types import MappingProxyType
 from esper_lightning.karn.affine import ChannelAffine, VectorAffine
 from esper_lightning.karn.attention import SpatialAttention
 from esper_lightning.karn.blueprint import Blueprint, Tier
+from esper_lightning.karn.causal import CausalConv, TokenAttention
 from esper_lightning.karn.convolution import (
     BottleneckConv,
     ConvNeXt,
@@ -32,6 +33,7 @@ from esper_lightning.kasmina.branch import Branch
 from esper_lightning.leyline import FeatureKind, ParameterValue, SlotShape, UnknownBlueprint
 
 _SPATIAL = frozenset({FeatureKind.SPATIAL})
+_TOKENS = frozenset({FeatureKind.TOKENS})
 _FEATURES = frozenset({FeatureKind.VECTOR, FeatureKind.TOKENS})
 
 _ROWS = (
@@ -177,6 +179,18 @@ _ROWS = (
         citation="Sandler et al. 2018, arXiv:1801.04381",
     ),
     Blueprint(
+        id="BP017",
+        name="causal_conv",
+        branch=CausalConv,
+        kinds=_TOKENS,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=1,
+        parameters={"expansion": Range(0.25, 8.0, 2.0), "kernel_size": Choice((3, 5, 7), 3)},
+        approval="2026-11 v1",
+        citation="Wu et al. 2019, arXiv:1901.10430",
+    ),
+    Blueprint(
         id="BP018",
         name="spatial_attention",
         branch=SpatialAttention,
@@ -187,6 +201,18 @@ _ROWS = (
         parameters={"num_heads": Range(1, 8, 4)},
         approval="2026-11 v1",
         citation="Wang et al. 2018, arXiv:1711.07971",
+    ),
+    Blueprint(
+        id="BP019",
+        name="token_attention",
+        branch=TokenAttention,
+        kinds=_TOKENS,
+        tier=Tier.PRODUCTION,
+        risk=0.2,
+        curriculum_stage=2,
+        parameters={"expansion": Range(0.25, 4.0, 1.0), "num_heads": Range(1, 8, 4)},
+        approval="2026-11 v1",
+        citation="Vaswani et al. 2017, arXiv:1706.03762",
     ),
     Blueprint(
         id="BP024",

@@ -7,7 +7,7 @@ from torch import nn
 
 from esper_lightning.leyline import SlotShape
 
-Weighted = TypeVar("Weighted", nn.Conv2d, nn.Linear)
+Weighted = TypeVar("Weighted", nn.Conv1d, nn.Conv2d, nn.Linear)
 
 MIN_NORMED_VALUES = 4
 """A norm over fewer values nearly erases them: one value becomes 0 whatever it was, two become +-1,

@@ -48,8 +48,10 @@ SHAPES = (
     slot((1,), (1,)),
     slot((6, 8), (6, 8)),
     slot((1, 5), (1, 2)),
+    slot((9, 5), (9, 3)),
+    slot((4, 4), (4, 7)),
 )
-ENDS_TRIED = {str(SHAPES[i]) for i in (0, 2, 7, 8, 9, 11)}
+ENDS_TRIED = {str(SHAPES[i]) for i in (0, 2, 7, 8, 9, 11, 12, 14)}
 """Where the ends of the ranges are tried as well."""
 
 
@@ -167,7 +169,7 @@ def test_gradient_at_birth_is_neither_zero_nor_explosive(case: Case) -> None:
         assert parameter.grad is not None, name
         assert torch.count_nonzero(parameter.grad) > 0, name
     # With inputs of unit variance the gain of a healthy last layer is about the root of its fan-in.
-    fan_in = last.weight[0].numel() if isinstance(last, nn.Conv2d | nn.Linear) else 1
+    fan_in = last.weight[0].numel() if isinstance(last, nn.Conv1d | nn.Conv2d | nn.Linear) else 1
     assert 0.05 < gain < 2 * math.sqrt(fan_in + 1)
 
 
@@ -276,6 +278,29 @@ def test_other_dtypes(case: Case, dtype: torch.dtype) -> None:
     assert all(
         p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in branch.parameters()
     )
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.batch().ndim == 3], ids=str)
+def test_no_token_looks_ahead(case: Case) -> None:
+    """On a causal host a branch must not tell a token of those behind it."""
+    branch, x = awake(case).double(), case.batch().double()
+    before = branch(x)
+    for first in range(1, x.shape[1]):
+        changed = x.clone()
+        changed[:, first:] += 1 + noise(changed[:, first:].shape)
+        after = branch(changed)
+        torch.testing.assert_close(after[:, :first], before[:, :first], rtol=0, atol=1e-12)
+        assert not torch.allclose(after[:, first:], before[:, first:])
+
+
+def test_causal_branches_look_back() -> None:
+    """They are no pointwise branches in disguise: a token hears of the one before it."""
+    for case in DEFAULTS:
+        if case.blueprint.name in ("causal_conv", "token_attention"):
+            branch, x = awake(case).double(), case.batch().double()
+            changed = x.clone()
+            changed[:, 0] += 1 + noise(changed[:, 0].shape)
+            assert not torch.allclose(branch(changed)[:, 1], branch(x)[:, 1])
 
 
 @pytest.mark.parametrize("case", [c for c in DEFAULTS if c.batch().ndim == 4], ids=str)

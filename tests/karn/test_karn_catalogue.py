@@ -193,6 +193,13 @@ def test_unknown_blueprint() -> None:
         ("conv_residual", SlotShape(spatial(3, 1, 1), spatial(3, 1, 1))),
         ("convnext", SlotShape(spatial(3, 8, 8), spatial(3, 8, 8))),
         ("gated_mlp", SlotShape(vector(8), vector(3))),
+        ("causal_conv", FEATURES),
+        ("causal_conv", SlotShape(tokens(3, 8), tokens(3, 8))),
+        ("causal_conv", SlotShape(tokens(6, 8), tokens(5, 8))),
+        ("token_attention", SlotShape(tokens(3, 8), tokens(3, 8))),
+        ("token_attention", SlotShape(tokens(4097, 8), tokens(4097, 8))),
+        ("token_attention", SlotShape(tokens(6, 3), tokens(6, 8))),
+        ("token_attention", SlotShape(tokens(6, 8), tokens(5, 8))),
     ],
     ids=str,
 )
@@ -222,7 +229,8 @@ def test_fitting_answers_in_the_order_of_ids_and_every_answer_builds() -> None:
         for blueprint in found:
             assert sum(p.numel() for p in blueprint.build(shape).parameters()) > 0
     assert len(fitting(IMAGE)) == 12
-    assert len(fitting(FEATURES)) == len(fitting(TEXT)) == 6
+    assert len(fitting(FEATURES)) == 6
+    assert len(fitting(TEXT)) == 8
 
 
 def test_fitting_by_attachment_tier_birth_stage_and_name() -> None:
