@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from tolaria.adult_files import write_adult_folder
 from tolaria.cifar_files import write_batches, write_packed
 from tolaria.idx_files import TINY, write_idx_folder
+from tolaria.text_files import write_text
 
 from esper_lightning.callbacks import TrainingFlops
 from esper_lightning.conf.instantiate import build
@@ -30,13 +31,10 @@ ELSEWHERE = {
     "logger": {"wandb", "mlflow", "comet", "neptune", "aim", "many"},  # conf/test_loggers.py
     "trainer": {"gpu", "mps", "ddp", "ddp_sim"},  # conf/test_requests.py, test_launches.py
     "hparams_search": {"digits_optuna"},  # conf/test_launches.py
-    "data": {
-        "adult",
-        "fashion_mnist",
-        "mnist",
-        "cifar10",
-        "cifar10_jpeg",
-    },  # below: they need files
+    # Below: they need files.
+    "data": {"adult", "fashion_mnist", "mnist", "cifar10", "cifar10_jpeg", "tiny_shakespeare"},
+    "host": {"gpt"},  # likewise
+    "experiment": {"shakespeare_full"},  # likewise
     "debug": {"profiler"},  # below
 }
 OPTIONS = [
@@ -84,22 +82,37 @@ WRITERS = {
     "mnist": partial(write_idx_folder, name="mnist"),
     "cifar10": write_batches,
     "cifar10_jpeg": write_packed,
+    "adult": write_adult_folder,
 }
 
 
-@pytest.mark.parametrize("data", sorted(ELSEWHERE["data"]))
+@pytest.mark.parametrize("data", WRITERS)
 def test_data_from_files(
     data: str, entry: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     WRITERS[data](tmp_path / "data", num_train=400, num_test=40)
-    if data == "adult":
-        write_adult_folder(tmp_path / "data", 400, 40)
-    else:
-        write_idx_folder(tmp_path / "data", data, 400, 40)
     monkeypatch.setenv("ESPER_DATA_DIR", str(tmp_path / "data"))
     host = "mlp" if data == "adult" else "cnn"
     overrides = (f"data={data}", f"host={host}", *TINY, *SMALL)
     assert "test/loss" in entry.train(composed(*overrides, output_dir=tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("data=tiny_shakespeare", "host=gpt"),
+        ("experiment=shakespeare_full", "data.context=16", "host.depth=1", "data.batch_size=2"),
+    ],
+    ids=" ".join,
+)
+def test_a_text_from_a_file(
+    options: tuple[str, ...], entry: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "data")
+    monkeypatch.setenv("ESPER_DATA_DIR", str(tmp_path / "data"))
+    overrides = (*options, "data.verify=false", *SMALL)
+    results = entry.train(composed(*overrides, output_dir=tmp_path / "run"))
+    assert all(math.isfinite(results[name]) for name in ("train/loss", "val/loss", "test/loss"))
 
 
 def test_slots_are_listed_instead_of_trained(

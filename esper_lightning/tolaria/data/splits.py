@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria.data.labelled import Batch, LabelledTensors, as_is
 from esper_lightning.tolaria.data.loader import DeferredLoader
-from esper_lightning.tolaria.data.sampler import EachOnce
+from esper_lightning.tolaria.data.sampler import EachOnce, EpochShuffle
 from esper_lightning.tolaria.data.stratify import Splits
 
 EVAL_BATCH_SIZE = 256
