@@ -2,9 +2,9 @@
 
 A multiply-add counts as two. Two formulas of :mod:`torch.utils.flop_counter` are replaced: its
 backward of a grouped convolution ignores the groups (11 to 43 times too many for depthwise ones),
-and attention on the CPU is counted as nothing. Causal attention counts all pairs, those that its mask
-hides too, on every device. Elementwise work, FFTs, recurrent layers on the CPU
-and whatever runs in inference mode are not counted.
+and attention on the CPU is counted as nothing. Causal attention counts all pairs, those that its
+mask hides too, on every device. Elementwise work, FFTs, recurrent layers on the CPU and whatever
+runs in inference mode are not counted.
 """
 
 from collections.abc import Callable, Hashable, Iterator
