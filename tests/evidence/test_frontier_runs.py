@@ -56,7 +56,7 @@ def test_the_nearest_width_is_nearest(task: Task) -> None:
     for parameters in (1, task.parameters(task.width), 3 * task.parameters(task.width) + 7):
         width = nearest_width(task, parameters)
         distance = abs(task.parameters(width) - parameters)
-        others = range(task.width, width + 3)
+        others = range(task.width, width + 2 * task.step + 1, task.step)
         assert distance == min(abs(task.parameters(other) - parameters) for other in others)
 
 

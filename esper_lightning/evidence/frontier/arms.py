@@ -80,11 +80,12 @@ def nearest_width(task: Task, parameters: int) -> int:
     """The width at which the task's host has about so many parameters."""
     width = task.width
     while task.parameters(width) < parameters:
-        width += 1
+        width += task.step
     if width == task.width:
         return width
-    above, below = task.parameters(width) - parameters, parameters - task.parameters(width - 1)
-    return width if above <= below else width - 1
+    narrower = width - task.step
+    above, below = task.parameters(width) - parameters, parameters - task.parameters(narrower)
+    return width if above <= below else narrower
 
 
 def _at_equal_flops(whole: str, overrides: Overrides) -> Overrides:
