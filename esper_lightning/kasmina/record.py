@@ -1,16 +1,20 @@
 """What a slot remembers: its topology, its lifecycle and its evidence, saved in its state_dict."""
 
+from typing import Any
+
 import msgspec
 
 from esper_lightning.leyline import (
     BlendSchedule,
     CulledSeed,
+    DecodeError,
     GateResult,
     GrownSeed,
     Incubation,
     ParameterValue,
     SeedStage,
     SlotShape,
+    decode,
 )
 
 RECORD_VERSION = 1
@@ -107,3 +111,30 @@ class SlotRecord(msgspec.Struct, kw_only=True):
     def paused(self) -> bool:
         """True while the seed's training and clocks stand still."""
         return self.paused_at is not None
+
+
+class _Version(msgspec.Struct):
+    """Of a record whose other fields may be anything."""
+
+    version: Any = None
+
+
+def read_record(data: bytes, *, slot: str) -> SlotRecord:
+    """A slot's record from its JSON, the version first.
+
+    Args:
+        data: what :func:`~esper_lightning.leyline.encode` made of it.
+        slot: whose it is, for the error.
+
+    Raises:
+        DecodeError: it is of another version, whatever else is in it; or not a record.
+    """
+    what = f"record of slot {slot!r}"
+    found = decode(data, _Version, what=what).version
+    if found != RECORD_VERSION:
+        which = "no version" if found is None else f"version {found!r}"
+        raise DecodeError(
+            f"{what} has {which}; this release reads version {RECORD_VERSION}; load it with the "
+            f"release that saved it, which its run's summary.json names"
+        )
+    return decode(data, SlotRecord, what=what)

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from esper_lightning.kasmina.branch import Branch, BuildBranch, branch_output
 from esper_lightning.kasmina.feature_maps import feature_map, first_argument
 from esper_lightning.kasmina.random_stream import RandomStream
-from esper_lightning.kasmina.record import RECORD_VERSION, SeedRecord, SlotRecord
+from esper_lightning.kasmina.record import SeedRecord, SlotRecord, read_record
 from esper_lightning.kasmina.stand_in import StandIn
 from esper_lightning.kasmina.straight_through import straight_through
 from esper_lightning.leyline import (
     Attachment,
-    DecodeError,
     FeatureKind,
     GrownSeed,
     Incubation,
@@ -25,7 +24,6 @@ from esper_lightning.leyline import (
     SlotShape,
     SlotUnsuitable,
     UnknownBlueprint,
-    decode,
     encode,
 )
 
@@ -310,7 +308,7 @@ class SeedSlot(StandIn):
         raw = state_dict.get(prefix + _RECORD_KEY)
         if isinstance(raw, Tensor):
             data = raw.cpu().numpy().tobytes()
-            self.restore(decode(data, SlotRecord, what=f"record of slot {self.path!r}"))
+            self.restore(read_record(data, slot=self.path))
         super()._load_from_state_dict(dict(state_dict), prefix, *args, **kwargs)
 
     def restore(self, record: SlotRecord) -> None:
@@ -319,15 +317,8 @@ class SeedSlot(StandIn):
         A branch that is there and is named again stays; the others are built.
 
         Raises:
-            DecodeError: the record is of another version.
             UnknownBlueprint: a blueprint is no longer there.
         """
-        if record.version != RECORD_VERSION:
-            raise DecodeError(
-                f"record of slot {self.path!r} has version {record.version}; "
-                f"this release reads version {RECORD_VERSION}; load it with the release that saved "
-                f"it, which its run's summary.json names"
-            )
         fossils = [*zip(self.record.fossils, self.fossils, strict=True)]
         seeds = [(self.record.seed, self.seed)]
         if record.shape != self.record.shape:

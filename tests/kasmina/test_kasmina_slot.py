@@ -2,6 +2,8 @@
 
 import copy
 import io
+import json
+from typing import Any
 
 import pytest
 import torch
@@ -168,14 +170,46 @@ def test_a_restored_slot_trains_on_bit_for_bit() -> None:
         assert torch.equal(a, b)
 
 
-def test_a_record_of_another_version_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"version": 99}, "version 99"),
+        ({"version": 2, "stage": "DREAMING", "age": "old", "seed": {"of": 1}}, "version 2"),
+        ({"version": "1.1", "shape": None}, "version '1.1'"),
+        ({"version": None}, "no version"),
+    ],
+)
+def test_a_record_of_another_version_is_refused_whatever_is_in_it(
+    change: dict[str, Any], told: str
+) -> None:
     bed, _ = grown()
-    bed.slots["mix"].record.version = 99
     state = bed.network.state_dict()
+    record = json.loads(state["mix._extra_state"].numpy().tobytes())
+    state["mix._extra_state"] = as_tensor(json.dumps(record | change))
     fresh = Host()
     insert_slots(fresh, ["mix"], build=build)
-    with pytest.raises(DecodeError, match="version 99; this release reads version 1"):
+    with pytest.raises(DecodeError, match=f"'mix' has {told}; this release reads version 1; load"):
         fresh.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ("{}", "has no version"),
+        ("[1]", "is not valid"),
+        ('{"version": 1', "is not complete JSON"),
+        ('{"version": 1, "age": "old"}', r"is not valid: .*\$.age"),
+    ],
+)
+def test_what_is_no_record_is_refused(record: str, told: str) -> None:
+    bed, _ = grown()
+    state = {**bed.network.state_dict(), "mix._extra_state": as_tensor(record)}
+    with pytest.raises(DecodeError, match=f"record of slot 'mix' {told}"):
+        bed.network.load_state_dict(state)
+
+
+def as_tensor(record: str) -> Tensor:
+    return torch.frombuffer(bytearray(record.encode()), dtype=torch.uint8)
 
 
 def test_the_slot_is_a_good_citizen() -> None:
