@@ -16,6 +16,7 @@ from esper_lightning import karn
 from esper_lightning.callbacks.batch_again import BatchAgain, ModuleLoss
 from esper_lightning.callbacks.batches import num_rows, run_example
 from esper_lightning.callbacks.boundary import Boundary, Controller
+from esper_lightning.callbacks.checkpoint_checks import CheckpointChecks
 from esper_lightning.callbacks.costs import Costs
 from esper_lightning.callbacks.event_stream import EventStream, Listener
 from esper_lightning.callbacks.fossils import Fossils, read_fossils
@@ -27,7 +28,7 @@ from esper_lightning.callbacks.reducer import Reducer
 from esper_lightning.callbacks.requirements import check_supported
 from esper_lightning.callbacks.resumption import Resumption, of_rank, why_inexact
 from esper_lightning.callbacks.slot_paths import fits, network_of, slot_paths
-from esper_lightning.callbacks.state_version import STATE_VERSION, check_version
+from esper_lightning.callbacks.state_version import STATE_VERSION
 from esper_lightning.callbacks.treatment import HealthCheck
 from esper_lightning.callbacks.wrapped_hooks import WrappedHooks
 from esper_lightning.kasmina import (
@@ -167,6 +168,8 @@ class Kasmina(Callback):
         if self._bed is None or self._bed.network is not network_of(pl_module, self.root):
             self._graft(pl_module)
         trainer.precision_plugin.convert_module(pl_module)  # before weights are restored
+        checks = CheckpointChecks(trainer, pl_module, self.bed, state_key=self.state_key)
+        self._hooks.wrap(pl_module, "on_load_checkpoint", checks.load)
         if stage == "fit":
             around = OptimizerHooks(self.bed)
             self._hooks.wrap(pl_module, "configure_optimizers", around.configure)
@@ -349,7 +352,6 @@ class Kasmina(Callback):
         """Continue the run of :meth:`state_dict`; to evaluate a checkpoint rewinds no bill."""
         if self._stage != "fit":
             return
-        check_version(state_dict)
         self._resumed = True
         self.run_id = state_dict["run_id"]
         self.bed.load_state_dict(state_dict["bed"])

@@ -5,6 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from esper_lightning.callbacks.found import find
+from esper_lightning.callbacks.state_version import STATE_VERSION, check_version
 from esper_lightning.leyline import AdaptationCommand, Decision, SystemState
 from esper_lightning.tamiyo import Heuristic, Policy
 
@@ -52,12 +53,22 @@ class Tamiyo(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What the policy remembers."""
-        return {"policy": self.policy.name, "state": self.policy.state_dict()}
+        return {
+            "version": STATE_VERSION,
+            "policy": self.policy.name,
+            "state": self.policy.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with what the policy remembered, if it is the same policy.
 
         To evaluate a checkpoint makes it forget nothing.
+
+        Raises:
+            DecodeError: another release saved it.
         """
-        if self._stage == "fit" and state_dict["policy"] == self.policy.name:
+        if self._stage != "fit":
+            return
+        check_version(state_dict, of="Tamiyo")
+        if state_dict["policy"] == self.policy.name:
             self.policy.load_state_dict(state_dict["state"])

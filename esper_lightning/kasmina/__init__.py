@@ -15,6 +15,7 @@ from esper_lightning.kasmina.graft import (
     insert_slots,
     possible_slots,
     regraft,
+    saved_slots,
 )
 from esper_lightning.kasmina.host_gradients import HostGradients, host_overflow
 from esper_lightning.kasmina.host_paths import check_eager
@@ -69,6 +70,7 @@ __all__ = [
     "restore",
     "save_program",
     "save_source",
+    "saved_slots",
     "slot_groups_in_new_optimizers",
     "suspects",
     "system_state",

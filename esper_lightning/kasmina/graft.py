@@ -136,17 +136,26 @@ def regraft(model: nn.Module, state_dict: Mapping[str, Any], *, build: BuildBran
 
     Loading the ``state_dict`` afterwards rebuilds every branch.
     """
-    ending = "._extra_state"
-    places = [key.removesuffix(ending) for key in state_dict if key.endswith(ending)]
-    grown = [place for place in places if f"{place}.alpha" in state_dict]
     there = host_modules(model)
     missing: dict[object, str] = {}
-    for path in (host_path(place, grown) for place in grown):
-        if path is not None and not isinstance(there.get(path), SeedSlot):
+    for path in saved_slots(state_dict):
+        if not isinstance(there.get(path), SeedSlot):
             # A shared module's record is in the state by each of its paths.
             missing.setdefault(id(there[path]) if path in there else path, path)
     if missing:
         insert_slots(model, list(missing.values()), build=build)
+
+
+def saved_slots(state_dict: Mapping[str, Any]) -> list[str]:
+    """The slots of a network by its ``state_dict``: paths as they are without slots.
+
+    A slot that is at several places is named by each of them.
+    """
+    ending = "._extra_state"
+    places = [key.removesuffix(ending) for key in state_dict if key.endswith(ending)]
+    grown = [place for place in places if f"{place}.alpha" in state_dict]
+    paths = (host_path(place, grown) for place in grown)
+    return [path for path in paths if path is not None]
 
 
 def replace_everywhere(model: nn.Module, module: nn.Module, by: nn.Module) -> None:
