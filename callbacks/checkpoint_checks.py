@@ -4,13 +4,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
+from esper_lightning.callbacks.requirements import callbacks_of
 from esper_lightning.callbacks.state_version import check_version
 from esper_lightning.kasmina import SeedBed, SeedSlot, saved_slots
 from esper_lightning.kasmina.host_paths import host_modules
-from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline import InvalidArgument, UnsupportedTraining
+
+_TRIALS_AT_START = (BatchSizeFinder.on_fit_start, LearningRateFinder.on_fit_start)
+"""Of callbacks that try out steps in ``on_fit_start``; subclasses may do so elsewhere."""
 
 
 class CheckpointChecks:
@@ -36,6 +41,7 @@ class CheckpointChecks:
 
         Raises:
             DecodeError: another release saved the state of Kasmina.
+            UnsupportedTraining: a finder would lose the place at which the fit is to go on.
             InvalidArgument: the slots are not those of the checkpoint.
         """
         is_fit = self._trainer.state.fn == TrainerFn.FITTING
@@ -43,10 +49,32 @@ class CheckpointChecks:
             saved = (checkpoint.get("callbacks") or {}).get(self._state_key)
             if saved is not None:
                 check_version(saved, of="Kasmina")
+            check_finders(self._trainer, checkpoint)
         original(checkpoint)  # it may change the checkpoint, and make place for what has grown
         network = self._bed.network
         slots = self._bed.slots.values() if is_fit else _slots(network)
         check_same_slots(self._module, network, slots, checkpoint["state_dict"])
+
+
+def check_finders(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a finder in a fit that goes on from a checkpoint.
+
+    It tries out steps before Lightning has restored the loops, and then restores its own checkpoint
+    of that moment, also in place of the one that was asked for.
+
+    Raises:
+        UnsupportedTraining: which, why, what to do.
+    """
+    if checkpoint["global_step"] == trainer.global_step:  # a finder's own, or nothing to lose
+        return
+    for callback in callbacks_of(trainer):
+        if getattr(type(callback), "on_fit_start", None) in _TRIALS_AT_START:
+            raise UnsupportedTraining(
+                f"{type(callback).__name__} in a fit that goes on from a checkpoint of step "
+                f"{checkpoint['global_step']}: after its trial steps Lightning begins again at "
+                f"epoch 0, with the weights, the growth and the bill of the checkpoint; leave it "
+                f"out and set what it found when the run began"
+            )
 
 
 def check_same_slots(

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from runs import FREE, Plain, Script, plain_data, plain_trainer, plant
 from torch import nn
 
 from esper_lightning.callbacks import Kasmina, Tamiyo
-from esper_lightning.leyline import DecodeError, InvalidArgument
+from esper_lightning.leyline import DecodeError, InvalidArgument, UnsupportedTraining
 from esper_lightning.tolaria import Tolaria
 
 pytestmark = [
@@ -159,3 +160,53 @@ def test_state_of_another_version_is_told_whatever_is_in_it(
     told = f"state of {callback} {told}, this release reads version 1; resume with"
     with pytest.raises(DecodeError, match=told):
         go_on(["net.0"], tmp_path / "other.ckpt")
+
+
+# Finders
+
+
+class Sized(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch_size = 8
+        self.lr = 0.01
+
+    def train_dataloader(self) -> Any:
+        return plain_data(batch_size=self.batch_size)[0]
+
+    def val_dataloader(self) -> Any:
+        return plain_data()[1]
+
+
+class Later(LearningRateFinder):
+    """Finds nothing at the start."""
+
+    def on_fit_start(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "finder",
+    [
+        lambda: BatchSizeFinder(mode="power", max_trials=1, steps_per_trial=1),
+        lambda: LearningRateFinder(num_training_steps=2, early_stop_threshold=None),
+    ],
+    ids=["batch size", "rate"],
+)
+def test_a_finder_in_a_fit_that_goes_on_is_refused(
+    saved: Path, tmp_path: Path, finder: Callable[[], Callback], first: bool
+) -> None:
+    found = finder()
+    callbacks = [found, *growing(["net.0"])] if first else [*growing(["net.0"]), found]
+    trainer = plain_trainer(callbacks, epochs=3, default_root_dir=tmp_path)
+    told = f"{type(found).__name__} in a fit that goes on from.* step 12:.*leave it out"
+    with pytest.raises(UnsupportedTraining, match=told):
+        trainer.fit(Sized(), ckpt_path=saved / "grown.ckpt")
+    assert not list(tmp_path.glob(".*.ckpt")), "no step was tried"
+
+
+def test_a_finder_that_tries_nothing_at_the_start_may_stay(saved: Path, tmp_path: Path) -> None:
+    trainer = plain_trainer([Later(), *growing(["net.0"])], epochs=3, default_root_dir=tmp_path)
+    trainer.fit(Sized(), ckpt_path=saved / "grown.ckpt")
+    assert trainer.current_epoch == 3
