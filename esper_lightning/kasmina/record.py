@@ -130,7 +130,8 @@ def read_record(data: bytes, *, slot: str) -> SlotRecord:
         DecodeError: it is of another version, whatever else is in it; or not a record.
     """
     what = f"record of slot {slot!r}"
-    found = decode(data, _Version, what=what).version
+    read: _Version = decode(data, _Version, what=what)
+    found = read.version
     if found != RECORD_VERSION:
         which = "no version" if found is None else f"version {found!r}"
         raise DecodeError(

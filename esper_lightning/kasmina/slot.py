@@ -353,7 +353,8 @@ class SeedSlot(StandIn):
         except UnknownBlueprint as error:
             raise UnknownBlueprint(
                 f"what has grown in slot {self.path!r} cannot be built any more: {error}; load it "
-                f"with the release or the build function that it grew with"
+                f"with the release or the build function that it grew with: build=... of Kasmina, "
+                f"restore, Tolaria.load_from_checkpoint"
             ) from error
 
     # -- being seen -------------------------------------------------------------------------------

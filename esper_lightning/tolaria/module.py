@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
 from esper_lightning import karn
-from esper_lightning.kasmina import regraft
+from esper_lightning.kasmina import BuildBranch, regraft
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria.optimizer import host_groups
 from esper_lightning.tolaria.schedule import (
@@ -36,7 +36,8 @@ class Tolaria(LightningModule):
     it grows.
 
     A checkpoint of a grown network loads as any other:
-    ``Tolaria.load_from_checkpoint(path, host=CNN(...), num_classes=10)``.
+    ``Tolaria.load_from_checkpoint(path, host=CNN(...), num_classes=10)``; with ``build=`` where it
+    grew with a function of your own, ``Kasmina(build=...)``.
 
     Args:
         host: ``(B, ...)`` inputs to logits ``(B, num_classes)`` or ``(B, T, num_classes)``.
@@ -45,6 +46,7 @@ class Tolaria(LightningModule):
         weight_decay: of matrices and kernels.
         schedule: learning rate policy of the host.
         newcomer: learning rate policy of seeds.
+        build: how to build a named branch that a checkpoint holds.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Tolaria(LightningModule):
         weight_decay: float = 1e-4,
         schedule: HostPolicy | None = None,
         newcomer: Newcomer | None = None,
+        build: BuildBranch = karn.build,
     ) -> None:
         super().__init__()
         self.host = host
@@ -67,6 +70,7 @@ class Tolaria(LightningModule):
         self._optimizer = optimizer or _adamw
         self._schedule = schedule or WarmupStableDecay()
         self._newcomer = newcomer or Newcomer()
+        self._build = build
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs to logits ``(B, num_classes)`` or ``(B, T, num_classes)``."""
@@ -107,7 +111,7 @@ class Tolaria(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make place for what the checkpoint's network has grown."""
-        regraft(self, checkpoint["state_dict"], build=karn.build)
+        regraft(self, checkpoint["state_dict"], build=self._build)
 
     def _step(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch

@@ -1,6 +1,7 @@
 """A grown module of somebody else's comes back from its checkpoint."""
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from esper_lightning.leyline import (
     UnknownBlueprint,
     UnknownSlot,
 )
+from esper_lightning.tolaria import Tolaria
 
 LINES = {
     0: [plant("net.0", "parallel_mlp"), plant("net.2", "gated_mlp")],
@@ -122,6 +124,26 @@ def test_what_is_gone_or_of_another_version_is_named(grown: tuple[Plain, Path]) 
         restore(Plain(), _edited(held, b"gated_mlp", b"gated_map"), build=karn.build)
     with pytest.raises(DecodeError, match=r"version 9; this release reads version 1; load it"):
         restore(Plain(), _edited(held, b'"version":1', b'"version":9'), build=karn.build)
+
+
+def test_what_grew_by_a_function_of_ones_own_loads_with_it(tmp_path: Path) -> None:
+    def build(name: str, parameters: Any, shape: Any) -> Any:
+        return karn.build("parallel_mlp" if name == "mine" else name, parameters, shape)
+
+    def made(**options: Any) -> Tolaria:
+        return Tolaria(host=Plain().net, num_classes=10, **options)
+
+    kasmina = Kasmina(slots=["0"], rules=FREE, build=build)
+    trainer = plain_trainer([kasmina, Tamiyo(policy=Script({0: [plant("0", "mine")]}))], epochs=2)
+    module = made()
+    trainer.fit(module, *plain_data())
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    load = functools.partial(
+        Tolaria.load_from_checkpoint, tmp_path / "mine.ckpt", num_classes=10, weights_only=True
+    )
+    assert same(weights(load(host=Plain().net, build=build)), weights(module))
+    with pytest.raises(UnknownBlueprint, match=r"no blueprint 'mine'.*build=... of .*Tolaria.load"):
+        load(host=Plain().net)
 
 
 def _edited(held: dict[str, Any], old: bytes, new: bytes) -> dict[str, Any]:
