@@ -1,12 +1,15 @@
 """Resuming, evaluating, and what a sweeper is told."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from launching import composed
+from torch.distributed.constants import default_pg_timeout
 
 from esper_lightning.conf.request import objective
 from esper_lightning.leyline import InvalidArgument, UnsupportedTraining
@@ -107,6 +110,16 @@ def test_a_sweeper_gets_the_metric_or_the_names_of_those_that_are() -> None:
     assert objective(results, None) is None
     with pytest.raises(InvalidArgument, match=r"'val/acc', 'val/loss'\]"):
         objective(results, "val_acc")
+
+
+@pytest.mark.parametrize("name", ["ddp", "ddp_sim"])
+def test_processes_do_not_wait_for_ever_for_one_that_died_at_the_start(
+    name: str, tmp_path: Path
+) -> None:
+    cfg = composed(f"trainer={name}", "trainer.strategy.timeout.minutes=2", output_dir=tmp_path)
+    assert instantiate(cfg.trainer.strategy)._timeout == timedelta(minutes=2)
+    cfg = composed(f"trainer={name}", output_dir=tmp_path)
+    assert instantiate(cfg.trainer.strategy)._timeout < default_pg_timeout
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
