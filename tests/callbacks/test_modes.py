@@ -1,5 +1,6 @@
 """Ways of training, each with growth: precision, accumulation, clipping, Lightning's callbacks."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,46 @@ def test_seeds_go_through_their_lives(mode: str, incubation: Incubation) -> None
     assert {p.dtype for p in fossil.parameters()} == dtypes
 
 
-@pytest.mark.parametrize("mode", ["bf16-mixed", "bf16-true", "fp64", "clip value"])
-def test_a_resumed_run_is_the_same(tmp_path: Path, mode: str) -> None:
-    whole = run(Incubation.STRAIGHT_THROUGH, "adamw", save_in=tmp_path, **MODES[mode])
-    for name in ("3-end", "4-within", "8-end", "9-within"):
-        rest = run(
-            Incubation.STRAIGHT_THROUGH, "adamw", ckpt_path=tmp_path / f"{name}.ckpt", **MODES[mode]
-        )
-        assert differences(whole, rest) == [], name
+RESUMED: dict[str, Callable[[], dict[str, Any]]] = {
+    "`precision=16-mixed`": lambda: {"plugins": [scaled()]},
+    "`precision=bf16-mixed`": lambda: MODES["bf16-mixed"],
+    "`precision=bf16-true`": lambda: MODES["bf16-true"],
+    "`precision=64-true`": lambda: MODES["fp64"],
+    "accumulation of two batches": lambda: {"accumulate_grad_batches": 2},
+    "clipping by norm": lambda: MODES["clip norm"],
+    "clipping by value": lambda: MODES["clip value"],
+}
+"""Ways of training by their names in docs/resume.md."""
+POINTS = ("3-end", "4-within", "6-within", "7-end")
+TITLES = {"sgd": "SGD", "adamw": "AdamW"}
+COMBINATIONS = [
+    (mode, incubation, list(TITLES)[(row + column) % 2])
+    for row, mode in enumerate(RESUMED)
+    for column, incubation in enumerate(Incubation)
+]
+"""Each mode with each incubation, and with each optimiser once at least."""
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
+@pytest.mark.parametrize(("mode", "incubation", "optimizer"), COMBINATIONS)
+def test_a_resumed_run_is_the_same(
+    tmp_path: Path, mode: str, incubation: Incubation, optimizer: str
+) -> None:
+    whole = run(incubation, optimizer, save_in=tmp_path, **RESUMED[mode]())
+    for point in POINTS:
+        checkpoint = tmp_path / f"{point}.ckpt"
+        rest = run(incubation, optimizer, ckpt_path=checkpoint, **RESUMED[mode]())
+        assert differences(whole, rest) == [], point
+
+
+def test_the_page_says_which_resumed() -> None:
+    page = (Path(__file__).parents[2] / "docs/resume.md").read_text()
+    head = ["with", *(kind.value.replace("_", "-") for kind in Incubation)]
+    rows = [
+        [mode, *(TITLES[opt] for name, _, opt in COMBINATIONS if name == mode)] for mode in RESUMED
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    assert table in page, f"docs/resume.md is to hold:\n{table}"
 
 
 # A loss scaler

@@ -20,7 +20,7 @@ from interrupted_runs import (
 from runs import same
 
 from esper_lightning.kasmina import restore
-from esper_lightning.leyline import Incubation, SystemState
+from esper_lightning.leyline import Incubation, SeedStage, SystemState
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")
 
@@ -41,10 +41,11 @@ CASES = [
 WITHIN = [
     (incubation, optimizer, epoch)
     for incubation in Incubation
-    for number, optimizer in enumerate(OPTIMIZERS)
-    for epoch in range(number, EPOCHS[incubation], len(OPTIMIZERS))
+    for optimizer in OPTIMIZERS
+    for epoch in range(EPOCHS[incubation])
 ]
-"""Each epoch with one of the optimisers."""
+TITLES = {"sgd": "SGD", "adamw": "AdamW"}
+"""As docs/resume.md calls them."""
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,41 @@ def test_a_network_is_restored_from_every_stage(straight: Straight, incubation: 
         module = restore(network(), saved, build=build)
         assert same(module.state_dict(), saved["state_dict"])
         assert module.eval()(torch.ones(2, 5)).isfinite().all()
+
+
+def test_the_page_says_in_what_stages_with_what_optimisers(straight: Straight) -> None:
+    page = (Path(__file__).parents[2] / "docs/resume.md").read_text()
+    lines = _table(straight)
+    assert "\n".join(lines) in page, "docs/resume.md is to hold:\n" + "\n".join(lines)
+
+
+def _table(straight: Straight) -> list[str]:
+    """Situations by incubation; in a cell the optimisers, of both moments where not said."""
+    found: dict[str, dict[Incubation, dict[str, set[str]]]] = {}
+    for moment, cases in (("end", CASES), ("within", WITHIN)):
+        for kind, optimizer, epoch in cases:
+            for each in situations(straight(kind, optimizer)[1] / f"{epoch}-{moment}.ckpt"):
+                cell = found.setdefault(each, {}).setdefault(kind, {})
+                cell.setdefault(optimizer, set()).add(moment)
+    stages = [stage.name for stage in SeedStage if stage.name in found]
+    rows = [
+        [
+            row,
+            *(_cell(found[row].get(kind, {})) for kind in Incubation),
+        ]
+        for row in [*stages, *sorted(found.keys() - set(stages))]
+    ]
+    head = ["a slot is in", *(kind.value.replace("_", "-") for kind in Incubation)]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _cell(tested: dict[str, set[str]]) -> str:
+    told = []
+    for optimizer, title in TITLES.items():
+        moments = tested.get(optimizer, set())
+        if moments:
+            told.append(title if len(moments) == 2 else f"{title} ({', '.join(moments)})")
+    return ", ".join(told) or "-"
 
 
 def _untold(state: SystemState) -> SystemState:
