@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from esper_lightning.evidence import device, incubation, overhead, planting
+from esper_lightning.evidence import device, incubation, overhead, planting, rollback
 from esper_lightning.evidence.__main__ import COMMANDS, main
 
 
@@ -93,10 +93,28 @@ def test_planting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_rollback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rollback.json"
     main(["rollback", "--widths", "4", "8", "--rounds", "2", "--out", str(out)])
-    small, large = json.loads(out.read_text())["figures"]
-    assert small["parameters"] < large["parameters"]
-    assert min(small["copy_ms"], small["fast_ms"], small["full_ms"], small["take_ms"]) > 0
-    assert "| parameters | copy ms |" in capsys.readouterr().out
+    costs = json.loads(out.read_text())["figures"]
+    assert [cost["across"] for cost in costs] == [*rollback.ACROSS] * 2
+    small, large = costs[: len(rollback.ACROSS)], costs[len(rollback.ACROSS) :]
+    assert all(a["parameters"] < b["parameters"] for a, b in zip(small, large, strict=True))
+    for cost in costs:
+        assert min(cost["copy_ms"], cost["fast_ms"], cost["full_ms"], cost["take_ms"]) > 0
+    assert "| across | parameters | copy ms |" in capsys.readouterr().out
+    parameters = {cost["across"]: cost["parameters"] for cost in small}
+    assert parameters["graft"] < parameters["nothing"], "before the seeds"
+    assert parameters["nothing"] == parameters["fossilisation"] == parameters["cull"]
+
+
+@pytest.mark.parametrize("across", ["fossilisation", "cull"])
+def test_a_rollback_goes_back_from_what_it_says(across: str) -> None:
+    bed, optimizer, before = rollback.planted(4)
+    snapshot, after = rollback._undone(bed, optimizer, before, across)
+    seeds, fossils = (
+        [[part in name for name in state.weights].count(True) for state in (snapshot, after)]
+        for part in (".seed.", ".fossils.")
+    )
+    assert seeds[0] > 0 == seeds[1]
+    assert fossils == ([0, seeds[0]] if across == "fossilisation" else [0, 0])
 
 
 def test_what_is_no_command_is_refused() -> None:
