@@ -231,7 +231,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType({row.name: row for row in _ROWS})
 def with_needs(names: list[str]) -> list[str]:
     """The arms of ``names`` and all that they need, in the order of the table."""
     wanted = set(names)
-    for arm in reversed(ARMS.values()):
+    for arm in reversed(list(ARMS.values())):
         if arm.name in wanted:
             wanted.update(arm.needs)
     return [name for name in ARMS if name in wanted]
