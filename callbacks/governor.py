@@ -246,7 +246,8 @@ class Governor(Callback):
         if self._in_a_row and len(self.snapshots) > 1:
             self.snapshots.pop()
         elif self._in_a_row and (path := self._last_checkpoint()):
-            snapshot = Snapshot.read(self._trainer.strategy.load_checkpoint(path))
+            checkpoint = self._trainer.strategy.load_checkpoint(path)
+            snapshot = Snapshot.read(checkpoint, beside=self.snapshots[-1])
             self.snapshots[-1] = snapshot
             return snapshot, AlarmLevel.MAJOR
         return self.snapshots[-1], AlarmLevel.SEVERE

@@ -307,9 +307,13 @@ class SeedSlot(StandIn):
     ) -> None:
         raw = state_dict.get(prefix + _RECORD_KEY)
         if isinstance(raw, Tensor):
-            data = raw.cpu().numpy().tobytes()
-            self.restore(read_record(data, slot=self.path))
+            self.rebuild(raw)
         super()._load_from_state_dict(dict(state_dict), prefix, *args, **kwargs)
+
+    def rebuild(self, state: Tensor) -> None:
+        """:meth:`restore` what :meth:`get_extra_state` told."""
+        data = state.cpu().numpy().tobytes()
+        self.restore(read_record(data, slot=self.path))
 
     def restore(self, record: SlotRecord) -> None:
         """Be what ``record`` says, with weights that are still to be loaded.

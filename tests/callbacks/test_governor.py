@@ -10,7 +10,17 @@ from bad_seeds import BAD, build
 from interrupted_runs import Finished, differences, run
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from runs import Script, digits_run, listen, plant, same, tell
+from runs import (
+    Plain,
+    Script,
+    digits_run,
+    listen,
+    plain_data,
+    plain_trainer,
+    plant,
+    same,
+    tell,
+)
 
 from esper_lightning.callbacks import Governor, Kasmina, Tamiyo
 from esper_lightning.kasmina import LifecycleRules
@@ -30,7 +40,7 @@ from esper_lightning.leyline import (
     TrainingHalted,
 )
 from esper_lightning.tamiyo import Choice, Policy
-from esper_lightning.tolaria import CNN, Digits, HealthRules, Tolaria
+from esper_lightning.tolaria import CNN, Digits, HealthRules, Tolaria, is_finite
 
 EPOCHS = 10
 
@@ -174,6 +184,49 @@ def test_nobody_is_blamed_for_what_the_host_did() -> None:
     states = [event.epoch for event in events if isinstance(event, SystemState)]
     assert states == [0, 1, 3, 4], "nothing is decided on an epoch that was undone"
     assert torch.isfinite(trainer.callback_metrics["val/loss"])
+
+
+class Adapter(Plain):
+    """Saves what it trains only, as modules around a large frozen network do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strict_loading = False
+        self.net[4].requires_grad_(False)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        held = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in held.items() if not name.startswith("net.4")}
+
+
+class Averaging(Plain):
+    """A running mean of the inputs that is in no ``state_dict``, and that one batch spoils."""
+
+    average: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.zeros(64), persistent=False)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        spoilt = self.current_epoch == 2 and batch_idx == 1
+        self.average = 0.9 * self.average + batch[0].mean(0) * (float("nan") if spoilt else 0.1)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize(("kind", "poisoned"), [(Adapter, [2]), (Averaging, [])])
+def test_what_a_module_leaves_out_of_its_state_dict_is_restored(
+    kind: type[Plain], poisoned: list[int]
+) -> None:
+    seed_everything(0, verbose=False)
+    module, kasmina = kind(), Kasmina(slots=["net.0"], monitor="val_loss")
+    policy = Script({0: [plant("net.0", "parallel_mlp")]})
+    callbacks = [kasmina, Tamiyo(policy=policy), Governor(), Poison(poisoned)]
+    plain_trainer(callbacks, epochs=4).fit(module, *plain_data())
+    stepped_in = [e for e in listen(kasmina) if isinstance(e, Intervention)]
+    assert [(event.epoch, event.restored) for event in stepped_in] == [(2, 1)]
+    assert is_finite(module)
 
 
 def test_rollbacks_in_a_row_go_further_back_then_to_a_file_then_stop(tmp_path: Path) -> None:

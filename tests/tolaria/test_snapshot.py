@@ -1,5 +1,7 @@
 """Going back: weights, topology, optimiser state and seeds' generators are one."""
 
+import copy
+import io
 from typing import Any
 
 import pytest
@@ -20,9 +22,11 @@ STEPS = 3
 class Run:
     """A bed in training, with the clocks of a Trainer."""
 
-    def __init__(self, incubation: Incubation = Incubation.DIRECT) -> None:
+    def __init__(
+        self, incubation: Incubation = Incubation.DIRECT, host: nn.Module | None = None
+    ) -> None:
         torch.manual_seed(0)
-        self.bed, self.optimizer = make_bed(Host(), rules=RULES, incubation=incubation)
+        self.bed, self.optimizer = make_bed(host or Host(), rules=RULES, incubation=incubation)
         self.step, self.epoch = 0, -1
 
     def train(self, bed: SeedBed) -> None:
@@ -143,8 +147,87 @@ def test_learning_rates_are_not_rewound() -> None:
 
 
 def test_a_checkpoint_without_an_optimiser_is_refused() -> None:
+    taken = Run().snapshot()
     with pytest.raises(InvalidArgument, match="0 optimisers.*save_weights_only=False"):
-        Snapshot.read({"epoch": 1, "global_step": 2, "state_dict": {}})
+        Snapshot.read({"epoch": 1, "global_step": 2, "state_dict": {}}, beside=taken)
+
+
+class Secretive(Host):
+    """Tells of its head only, keeps a buffer to itself, and one that is not always set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.zeros(3), persistent=False)
+        self.register_buffer("seen", None)
+        self.count = 0
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        held = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in held.items() if name.startswith("head")}
+
+    def get_extra_state(self) -> int:
+        return self.count
+
+    def set_extra_state(self, state: int) -> None:
+        self.count = state
+
+
+def test_a_snapshot_holds_what_a_module_leaves_out_of_its_state_dict() -> None:
+    run = Run(host=Secretive())
+    host = run.bed.network
+    run.boundary(CommandKind.GERMINATE)
+    run.boundary()
+    with torch.inference_mode():  # as in a validation step
+        host.average = torch.ones(3)
+    snapshot = run.snapshot()
+    held = {name: p.detach().clone() for name, p in host.named_parameters()}
+    host.count = 7
+    host.seen = torch.ones(2)
+    host.average = host.average * float("nan")
+    run.boundary(CommandKind.FOSSILIZE)
+    run.boundary()
+    assert not is_finite(host)
+    run.restore(snapshot)
+    assert {name: p.tolist() for name, p in host.named_parameters()} == {
+        name: value.tolist() for name, value in held.items()
+    }
+    assert host.average.tolist() == [1.0] * 3
+    assert host.seen is None
+    assert host.count == 0
+
+
+def test_what_a_file_leaves_out_is_as_it_was_beside_it() -> None:
+    run = Run(host=Secretive())
+    run.boundary()
+    taken = run.snapshot()
+    run.boundary(CommandKind.GERMINATE)
+    file = {
+        "epoch": run.epoch,
+        "global_step": run.step,
+        "state_dict": run.bed.network.state_dict(),
+        "optimizer_states": [run.optimizer.state_dict()],
+    }
+    head = run.bed.network.head.weight.tolist()
+    read = Snapshot.read(copy.deepcopy(file), beside=taken)
+    run.boundary()
+    assert read.tensors["head.weight"].tolist() == head
+    assert {n for n, v in read.tensors.items() if v is taken.tensors[n]} == {
+        name for name in taken.tensors if not name.startswith("head")
+    }
+
+
+def test_a_snapshot_goes_through_a_file() -> None:
+    run = Run()
+    run.boundary(CommandKind.GERMINATE)
+    run.boundary()
+    saved = io.BytesIO()
+    torch.save(run.snapshot().state_dict(), saved)
+    states = state_of(run)
+    run.boundary(CommandKind.CULL)
+    run.boundary()
+    saved.seek(0)
+    run.restore(Snapshot(**torch.load(saved, weights_only=True)))
+    assert state_of(run) == states
 
 
 def test_finite_is_every_weight_and_buffer() -> None:
