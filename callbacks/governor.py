@@ -34,7 +34,15 @@ from esper_lightning.leyline import (
     SeedStage,
     TrainingHalted,
 )
-from esper_lightning.tolaria import Alarm, Health, HealthRules, Reading, Snapshot, is_finite
+from esper_lightning.tolaria import (
+    Alarm,
+    GroupwiseLR,
+    Health,
+    HealthRules,
+    Reading,
+    Snapshot,
+    is_finite,
+)
 
 log = logging.getLogger(__name__)
 
@@ -322,6 +330,11 @@ class Governor(Callback):
         snapshot.restore(
             self._module, self._kasmina.bed, self._trainer.optimizers[0], step=moment.step
         )
+        # Rates for the coming step were set for the groups as they were filled until now. Other
+        # schedulers give a slot's groups the rate of the group they follow, whatever is in them.
+        for config in self._trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, GroupwiseLR):
+                config.scheduler.refresh()
 
     def _last_checkpoint(self) -> str:
         """Path of the checkpoint that was written last, empty where there is none."""

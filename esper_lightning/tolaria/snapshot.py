@@ -143,7 +143,7 @@ class Snapshot:
         paths = dict(module.named_modules())
         slots = [path for path, part in paths.items() if isinstance(part, SeedSlot)]
         for path in slots:
-            paths[path].rebuild(self.extras[path])  # type: ignore[operator]
+            paths[path].rebuild(self.extras[path])
         for path, part in module.named_modules():
             if path in self.extras and path not in slots:
                 part.set_extra_state(copy.deepcopy(self.extras[path]))

@@ -21,6 +21,7 @@ from runs import (
     same,
     tell,
 )
+from torch.optim import lr_scheduler
 
 from esper_lightning.callbacks import Governor, Kasmina, Tamiyo
 from esper_lightning.kasmina import LifecycleRules
@@ -40,7 +41,7 @@ from esper_lightning.leyline import (
     TrainingHalted,
 )
 from esper_lightning.tamiyo import Choice, Policy
-from esper_lightning.tolaria import CNN, Digits, HealthRules, Tolaria, is_finite
+from esper_lightning.tolaria import CNN, Constant, Digits, HealthRules, Newcomer, Tolaria, is_finite
 
 EPOCHS = 10
 
@@ -311,6 +312,70 @@ def test_a_controller_may_ask_for_a_rollback() -> None:
     assert kasmina.bed.history[3] is None
     assert kasmina.bed.history[5:9] == [None] * 4
     assert [state.epoch for state in script.states] == [*range(10)], "epochs go on"
+
+
+class Rates(Callback):
+    """Each step's learning rates, of the groups that hold something, by name."""
+
+    def __init__(self) -> None:
+        self.by_step: list[dict[str, float]] = []
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        groups = [group for group in optimizer.param_groups if group["params"]]
+        self.by_step.append({str(g.get("name", "host")): g["lr"] for g in groups})
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps_lost"),
+    [
+        ({0: [plant()], 3: [back()]}, 5),
+        ({0: [plant()], 3: [tell(CommandKind.FOSSILIZE)], 5: [back(boundaries=3)]}, 15),
+        ({0: [plant()], 2: [tell(CommandKind.CULL)], 5: [back(boundaries=4)]}, 20),
+    ],
+    ids=["in its life", "across a fossilisation", "across a cull"],
+)
+def test_the_first_step_after_a_rollback_has_the_seeds_own_rate(
+    lines: dict[int, list[Choice]], steps_lost: int
+) -> None:
+    """A seed's warm-up goes on where it was; the factor of the host is 1 all along."""
+    told, undisturbed = Rates(), Rates()
+    plain = {"tolaria": {"schedule": Constant(), "newcomer": Newcomer(warmup_steps=60)}}
+    digits_run(Script({0: [plant()]}), epochs=6, callbacks=[undisturbed], **plain)
+    governed = [told, Governor(rules=HealthRules(max_rollbacks=9))]
+    digits_run(Script(lines), epochs=8, callbacks=governed, **plain)
+    after = 5 * (max(lines) + 1)
+    expected = undisturbed.by_step[after - steps_lost : after - steps_lost + 4]
+    assert expected[0] != expected[1]
+    assert told.by_step[after : after + 4] == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("kind", ["one cycle", "by group", "exponential", "plateau"])
+def test_schedulers_of_others_go_on_over_a_rollback(kind: str) -> None:
+    class Scheduled(Plain):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
+            made: Any = {
+                "one cycle": lambda: lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=99),
+                "by group": lambda: lr_scheduler.LambdaLR(optimizer, [lambda n: 0.9**n]),
+                "exponential": lambda: lr_scheduler.ExponentialLR(optimizer, 0.9),
+                "plateau": lambda: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
+            }[kind]()
+            plan = {"scheduler": made, "interval": "step", "monitor": "val_loss"}
+            if kind == "plateau":
+                plan["interval"] = "epoch"
+            return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    seed_everything(0, verbose=False)
+    rates = Rates()
+    lines = {1: [plant("net.0", "parallel_mlp")], 4: [back(boundaries=2)]}
+    kasmina = Kasmina(slots=["net.0"], monitor="val_loss")
+    callbacks = [kasmina, Tamiyo(policy=Script(lines)), Governor(), rates]
+    plain_trainer(callbacks, epochs=7).fit(Scheduled(), *plain_data())
+    assert len({len(step) for step in rates.by_step}) == 2
+    assert all(len(set(step.values())) == 1 for step in rates.by_step), "all as the host's"
 
 
 def test_a_rollback_comes_first_seldom_and_from_a_governor() -> None:
