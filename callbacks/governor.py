@@ -144,7 +144,9 @@ class Governor(Callback):
             return None
         blamed = suspects(self._kasmina.bed, since=moment.epoch - self.rules.period)
         if alarm.level is AlarmLevel.MINOR:
-            return self._treatment(moment, alarm, blamed, CommandKind.CULL)
+            there = [slot for slot in blamed if not _has_ramped_out(slot)]
+            names = [slot.path for slot in blamed]
+            return self._treatment(moment, alarm, there, names=names, gently=True)
         return self._undo(moment, alarm, blamed)
 
     def roll_back(self, moment: Moment, reason: str, *, boundaries: int = 1) -> Intervention:
@@ -244,7 +246,6 @@ class Governor(Callback):
             moment,
             Alarm(level=level, what=alarm.what),
             there,
-            CommandKind.EMERGENCY,
             names=names,
             restored=snapshot.epoch,
         )
@@ -265,14 +266,12 @@ class Governor(Callback):
         moment: Moment,
         alarm: Alarm,
         blamed: Sequence[SeedSlot],
-        kind: CommandKind,
         *,
-        names: Sequence[str] = (),
+        gently: bool = False,
+        names: Sequence[str],
         restored: int | None = None,
     ) -> Treatment:
-        intervention = self._intervention(
-            moment, alarm, suspects=names or [slot.path for slot in blamed], restored=restored
-        )
+        intervention = self._intervention(moment, alarm, suspects=names, restored=restored)
         decisions = [
             Decision(
                 run_id=moment.run_id,
@@ -281,7 +280,7 @@ class Governor(Callback):
                 command=AdaptationCommand(
                     id=f"{moment.run_id}/{moment.epoch}/governor/{number}",
                     run_id=moment.run_id,
-                    kind=kind,
+                    kind=_removal(slot, gently=gently),
                     slot=slot.path,
                     reason=alarm.what,
                 ),
@@ -339,6 +338,17 @@ class Governor(Callback):
     def _last_checkpoint(self) -> str:
         """Path of the checkpoint that was written last, empty where there is none."""
         return self._kasmina.ranks.first(lambda: _last_written(self._trainer))
+
+
+def _has_ramped_out(slot: SeedSlot) -> bool:
+    """Whether a slot was culled, and its seed goes by itself at this boundary."""
+    return slot.record.stage is SeedStage.CULLED and float(slot.alpha) == 0.0
+
+
+def _removal(slot: SeedSlot, *, gently: bool) -> CommandKind:
+    """What makes a suspect go; one that is ramping out already has had its cull."""
+    ramps_out = slot.record.stage is SeedStage.CULLED
+    return CommandKind.CULL if gently and not ramps_out else CommandKind.EMERGENCY
 
 
 def _last_written(trainer: Trainer) -> str:

@@ -9,16 +9,28 @@ from esper_lightning.kasmina.bed import SeedBed
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.leyline import SeedStage
 
-_ACTING = (SeedStage.BLENDING, SeedStage.SHADOWING, SeedStage.PROBATIONARY)
+_ACTING = (
+    SeedStage.BLENDING,
+    SeedStage.SHADOWING,
+    SeedStage.PROBATIONARY,
+    SeedStage.CULLED,
+)
 
 
 def acting(bed: SeedBed) -> list[SeedSlot]:
-    """Slots whose live seed acts on the network's output, as one in isolation does not."""
-    return [slot for slot in bed.slots.values() if slot.record.stage in _ACTING]
+    """Slots whose seed acts on the network's output, as one in isolation does not.
+
+    One that was culled acts as long as it ramps out.
+    """
+    return [
+        slot
+        for slot in bed.slots.values()
+        if slot.record.seed is not None and slot.record.stage in _ACTING
+    ]
 
 
 def suspects(bed: SeedBed, *, since: int) -> list[SeedSlot]:
-    """Slots whose live seed, or last fossil, may have harmed the network.
+    """Slots whose seed, or last fossil, may have harmed the network.
 
     Of the seeds that act, those that hold or emit what is not finite; where there are none, those
     that were planted last, together. Without seeds that act, the fossils that were committed last.

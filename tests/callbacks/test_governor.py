@@ -187,6 +187,58 @@ def test_nobody_is_blamed_for_what_the_host_did() -> None:
     assert torch.isfinite(trainer.callback_metrics["val/loss"])
 
 
+def test_a_seed_that_turns_bad_as_it_ramps_out_goes_at_once() -> None:
+    lines = {0: [plant(blueprint="LateNaN")], 2: [tell(CommandKind.CULL)], 7: [plant()]}
+    trainer, kasmina, events = train(Script(lines), epochs=9)
+    (stepped_in,) = [event for event in events if isinstance(event, Intervention)]
+    assert (stepped_in.epoch, stepped_in.restored) == (3, 2)
+    assert stepped_in.suspects == ("features.1",)
+    (removal,) = [e for e in events if isinstance(e, Decision) and e.policy == "governor"]
+    assert removal.command.kind is CommandKind.EMERGENCY
+    assert not [e.refused for e in events if isinstance(e, Decision) and e.refused]
+    record = kasmina.bed.slots["features.1"].record
+    assert record.quarantined == ["LateNaN"]
+    assert record.seed is not None
+    assert record.seed.blueprint == "parallel_conv", "the slot is free again"
+    assert torch.isfinite(trainer.callback_metrics["val/loss"])
+
+
+class Steep(Plain):
+    """For one epoch its gradient, and nothing else, is 100 times what it was."""
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        return loss + 99 * (loss - loss.detach()) if self.current_epoch == 4 else loss
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize(
+    ("culled_at", "num_steps", "told"),
+    [
+        (None, 7, [CommandKind.CULL]),
+        (3, 7, [CommandKind.EMERGENCY]),
+        (3, 5, []),  # its ramp is over
+    ],
+)
+def test_a_suspect_is_culled_and_one_that_ramps_out_removed(
+    culled_at: int | None, num_steps: int, told: list[CommandKind]
+) -> None:
+    seed_everything(0, verbose=False)
+    lines = {0: [plant("net.0", "parallel_mlp")]}
+    if culled_at is not None:
+        lines[culled_at] = [tell(CommandKind.CULL, "net.0")]
+    rules = LifecycleRules(blend=BlendSchedule(num_steps=num_steps))
+    kasmina = Kasmina(slots=["net.0"], monitor="val_loss", rules=rules)
+    callbacks = [kasmina, Tamiyo(policy=Script(lines)), Governor()]
+    plain_trainer(callbacks, epochs=6).fit(Steep(), *plain_data())
+    events = listen(kasmina)
+    (stepped_in,) = [event for event in events if isinstance(event, Intervention)]
+    assert (stepped_in.level, stepped_in.suspects) == (AlarmLevel.MINOR, ("net.0",))
+    removals = [e for e in events if isinstance(e, Decision) and e.policy == "governor"]
+    assert [(e.command.kind, e.refused) for e in removals] == [(kind, "") for kind in told]
+    assert kasmina.bed.slots["net.0"].record.seed is None
+
+
 class Adapter(Plain):
     """Saves what it trains only, as modules around a large frozen network do."""
 
