@@ -1,6 +1,5 @@
 """Metrics of this epoch, and of no other."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,11 +29,15 @@ class FreshMetrics:
         """This epoch's validation has run."""
         if not trainer.sanity_checking:
             self._validated_epoch = trainer.current_epoch
-            self._noted = _finite(trainer.callback_metrics, but=("train", OWN_PREFIX))
+            self._noted = {
+                name: float(value)
+                for name, value in trainer.callback_metrics.items()
+                if not name.startswith(("train", OWN_PREFIX))
+            }
             self._restored = {}
 
     def of(self, trainer: Trainer) -> dict[str, float]:
-        """Finite metrics of this epoch; stale and non-finite ones are missing.
+        """Metrics of this epoch, finite or not; stale ones are missing.
 
         Where validation did not run in this epoch, only names that begin with ``train`` are fresh.
         """
@@ -54,7 +57,7 @@ class FreshMetrics:
                 f"Kasmina monitors {self._monitor!r}, which was not logged; logged are "
                 f"{sorted(values)}. Without it no seed can be judged, and none becomes permanent"
             )
-        return _finite(values)
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """The last validation: its epoch, and what it told."""
@@ -64,8 +67,3 @@ class FreshMetrics:
         """A Trainer that goes on from a checkpoint knows nothing of an earlier validation."""
         self._validated_epoch, self._restored = state["epoch"], dict(state["metrics"])
         self._noted = self._restored
-
-
-def _finite(metrics: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> dict[str, float]:
-    values = {name: float(value) for name, value in metrics.items() if not name.startswith(but)}
-    return {name: value for name, value in values.items() if math.isfinite(value)}

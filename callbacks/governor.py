@@ -85,6 +85,7 @@ class Governor(Callback):
         self.snapshots: deque[Snapshot] = deque(maxlen=snapshots)
         self._rollbacks: list[int] = []
         self._in_a_row = 0
+        self._warned = False
         self._gradients = HostGradients([])
         self._seen: dict[str, Any] | None = None
         self._kasmina: Kasmina
@@ -141,6 +142,7 @@ class Governor(Callback):
             self.health.accept(reading)
             self._in_a_row = 0
         if alarm is None:
+            self._warn_of(moment)
             return None
         blamed = suspects(self._kasmina.bed, since=moment.epoch - self.rules.period)
         if alarm.level is AlarmLevel.MINOR:
@@ -214,12 +216,26 @@ class Governor(Callback):
         return Reading(
             loss=bed.watch.loss.mean(),
             gradient_norm=self._gradients.norm(),
-            objective=moment.objective.value,
+            objective=moment.not_finite.get(moment.objective.name, moment.objective.value),
             mode=moment.objective.mode,
             finite=is_finite(self._module, without=isolated),
             untrained=self._gradients.num_zero(),
             grown=bool(acting(bed) or suspects(bed, since=moment.epoch - self.rules.period)),
         )
+
+    def _warn_of(self, moment: Moment) -> None:
+        """Tell, once, of an objective that is not finite in an epoch that is kept."""
+        told = moment.not_finite.get(moment.objective.name)
+        if told is not None and not self._warned and self._trainer.is_global_zero:
+            self._warned = True
+            log.warning(
+                "epoch %d: %s is %s, while all weights are finite and nothing has grown that could "
+                "have done it; no gate passes on it. Look at the validation data and at how it is "
+                "computed",
+                moment.epoch,
+                moment.objective.name,
+                told,
+            )
 
     def _undo(self, moment: Moment, alarm: Alarm, blamed: list[SeedSlot]) -> Treatment:
         recent = self._recent(moment)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -430,7 +431,8 @@ class Kasmina(Callback):
             self._bed.start_with(self.fossils)
 
     def _moment(self, trainer: Trainer, *, epoch: int) -> Moment:
-        metrics = self._metrics.of(trainer)
+        told = self._metrics.of(trainer)
+        metrics = {name: value for name, value in told.items() if math.isfinite(value)}
         steps = trainer.global_step - self._began_at
         return Moment(
             run_id=self.run_id,
@@ -438,6 +440,7 @@ class Kasmina(Callback):
             step=trainer.global_step,
             objective=Objective(name=self.monitor, mode=self.mode, value=metrics.get(self.monitor)),
             metrics=metrics,
+            not_finite={name: value for name, value in told.items() if name not in metrics},
             max_epochs=max_epochs(trainer, epoch=epoch, steps_per_epoch=steps),
             steps_per_epoch=steps,
             flops=self.costs.per_sample,

@@ -113,13 +113,24 @@ def system_impact(
     *,
     gain: float | None,
     rent: float,
+    finite: bool = True,
     network_parameters: int,
     rules: GateRules,
 ) -> GateResult:
-    """G4, to FOSSILIZED: the cohort's gain over where the curve was heading pays its rent."""
+    """G4, to FOSSILIZED: the cohort's gain over where the curve was heading pays its rent.
+
+    Args:
+        seed: its record.
+        gain: of the cohort; from earlier epochs, where this one's objective is missing.
+        rent: of the cohort.
+        finite: this epoch's objective is not NaN or infinite.
+        network_parameters: of the network as it stands.
+        rules: thresholds.
+    """
     last = _last(seed, SeedStage.PROBATIONARY)
     measured = [
         *([_at_least("gain", gain, rent, "relative")] if rules.judge_gain else []),
+        *([] if finite else [_at_most("objectives that are not finite", 1, 0)]),
         _at_most("dropped gradients", _dropped(last), rules.max_dropped, "of steps"),
         _noise(last, rules),
     ]

@@ -108,6 +108,7 @@ def ask(
                 seed,
                 gain=gain,
                 rent=rent,
+                finite=moment.objective.name not in moment.not_finite,
                 network_parameters=network_parameters,
                 rules=rules.gates,
             )

@@ -14,8 +14,10 @@ class Moment:
         run_id: the run.
         epoch: 0-based epoch that has just ended; -1 before the first.
         step: optimiser steps so far.
-        objective: the monitored metric, with this epoch's value or None.
+        objective: the monitored metric, with this epoch's value; None where it is missing or not
+            finite.
         metrics: all finite metrics of this epoch.
+        not_finite: the others of this epoch.
         max_epochs: of the run, None when it is open-ended.
         steps_per_epoch: optimiser steps of the last epoch.
         flops: training FLOPs of one sample as the network was trained in this epoch.
@@ -28,6 +30,7 @@ class Moment:
     step: int
     objective: Objective
     metrics: Mapping[str, float] = field(default_factory=dict)
+    not_finite: Mapping[str, float] = field(default_factory=dict)
     max_epochs: int | None = None
     steps_per_epoch: int = 0
     flops: float | None = None

@@ -49,7 +49,7 @@ class Reading:
     Attributes:
         loss: mean training loss; None where it is not known.
         gradient_norm: mean L2 norm of the host's gradient; None where it was not measured.
-        objective: the monitored validation metric; None where it is missing.
+        objective: the monitored validation metric; None where it is missing. May be NaN.
         mode: ``min`` or ``max``.
         finite: every weight and buffer is.
         untrained: how many of the host's tensors got a gradient of exactly 0 whenever it was looked
@@ -116,7 +116,7 @@ class Health:
         if reading.gradient_norm is not None and math.isfinite(reading.gradient_norm):
             self._norms.append(reading.gradient_norm)
         self._untrained = reading.untrained
-        if reading.objective is not None:
+        if reading.objective is not None and math.isfinite(reading.objective):
             if self._first_objective is None:
                 self._first_objective = reading.objective
             self._objective = reading.objective
@@ -144,7 +144,11 @@ class Health:
     def _not_finite(self, reading: Reading) -> str:
         if reading.loss is not None and not math.isfinite(reading.loss):
             return f"the training loss is {reading.loss}"
-        return "" if reading.finite else "weights or buffers are not finite"
+        if not reading.finite:
+            return "weights or buffers are not finite"
+        if reading.objective is not None and not math.isfinite(reading.objective) and reading.grown:
+            return f"the objective is {reading.objective}"
+        return ""
 
     def _loss_explosion(self, loss: float | None) -> str:
         if loss is None or not self._losses or self._first_loss is None:
@@ -171,7 +175,9 @@ class Health:
 
     def _drop(self, reading: Reading) -> str:
         now, before, first = reading.objective, self._objective, self._first_objective
-        if now is None or before is None or first is None or not reading.grown:
+        if now is None or not math.isfinite(now) or before is None or first is None:
+            return ""
+        if not reading.grown:
             return ""
         sign = 1.0 if reading.mode == "max" else -1.0
         gained, lost = sign * (before - first), sign * (before - now)

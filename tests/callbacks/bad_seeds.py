@@ -123,7 +123,14 @@ class LateNaN(Bad):
         return out
 
 
-OTHERS: Mapping[str, Callable[..., Bad]] = {kind.__name__: kind for kind in (LateNaN,)}
+class EvalNaN(Bad):
+    """Emits NaN in evaluation only, so that no training loss tells of it."""
+
+    def turn_bad(self, x: Tensor, out: Tensor) -> Tensor:
+        return out if self.training else out + float("nan")
+
+
+OTHERS: Mapping[str, Callable[..., Bad]] = {kind.__name__: kind for kind in (LateNaN, EvalNaN)}
 """Not among the eight: what is wrong with them shows in one situation only."""
 
 

@@ -36,6 +36,8 @@ def trained(*losses: float, **rules: Any) -> Health:
         ({"loss": math.nan}, AlarmLevel.SEVERE, "the training loss is nan"),
         ({"loss": math.inf}, AlarmLevel.SEVERE, "the training loss is inf"),
         ({"finite": False}, AlarmLevel.SEVERE, "weights or buffers are not finite"),
+        ({"objective": math.nan}, AlarmLevel.SEVERE, "the objective is nan"),
+        ({"objective": -math.inf}, AlarmLevel.SEVERE, "the objective is -inf"),
         ({"loss": 9.0}, AlarmLevel.SEVERE, "9 is more than 15 times its mean 0.3 and above"),
         ({"objective": 2.3}, AlarmLevel.SEVERE, "from 0.2 to 2.3, which is 117% of what"),
         ({"untrained": 2}, AlarmLevel.SEVERE, "2 of the host's tensors get no gradient"),
@@ -58,7 +60,7 @@ def test_losses_below_the_first_one_never_explode() -> None:
     assert health.judge(reading(loss=1.9, objective=1e-6)) is None
 
 
-@pytest.mark.parametrize("change", [{"objective": 50.0}, {"untrained": 3}])
+@pytest.mark.parametrize("change", [{"objective": 50.0}, {"objective": math.nan}, {"untrained": 3}])
 def test_without_growth_a_drop_is_the_hosts_own(change: dict[str, Any]) -> None:
     health = trained(2.0, 0.4, 0.2)
     assert health.judge(reading(loss=0.2, grown=False, **{"objective": 0.2, **change})) is None
@@ -77,6 +79,13 @@ def test_a_first_epoch_has_nothing_to_be_compared_with() -> None:
     health = Health(HealthRules())
     assert health.judge(reading(loss=1e9, gradient_norm=1e9, objective=1e9, untrained=9)) is None
     assert health.judge(reading(loss=math.nan)) is not None
+
+
+def test_an_objective_that_is_not_finite_is_no_measure_for_later_ones() -> None:
+    health = trained(2.0, 0.4, 0.2)
+    before = health.state_dict()
+    health.accept(reading(loss=0.2, objective=math.nan, grown=False))
+    assert health.state_dict()["objective"] == before["objective"]
 
 
 def test_it_goes_on_where_it_was() -> None:
