@@ -215,6 +215,7 @@ class Governor(Callback):
         ]
         return Reading(
             loss=bed.watch.loss.mean(),
+            loss_deviation=bed.watch.loss.deviation(),
             gradient_norm=self._gradients.norm(),
             objective=moment.not_finite.get(moment.objective.name, moment.objective.value),
             mode=moment.objective.mode,

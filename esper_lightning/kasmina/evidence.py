@@ -47,11 +47,18 @@ class Running:
 
     def spread(self) -> float | None:
         """Standard deviation over mean; None without observations or with a mean of 0."""
-        mean = self.mean()
-        if mean is None or self._square is None or mean == 0 or mean != mean:
+        mean, deviation = self.mean(), self.deviation()
+        if not mean or deviation is None or mean != mean:
             return None
-        variance = max(float(self._square) / self.count - mean * mean, 0.0)
-        return float(variance**0.5 / abs(mean))
+        return deviation / abs(mean)
+
+    def deviation(self) -> float | None:
+        """Standard deviation, None without observations. May be NaN."""
+        mean = self.mean()
+        if mean is None or self._square is None:
+            return None
+        variance = float(self._square) / self.count - mean * mean
+        return float(variance if variance != variance else max(variance, 0.0) ** 0.5)
 
     def state_dict(self) -> dict[str, Any]:
         """What was observed so far, not summed any further than it is."""

@@ -15,7 +15,9 @@ class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         loss_factor: times its running mean that the training loss may reach; a loss below that of
-            the first epoch never is an explosion.
+            the first epoch never is an explosion. A loss need not be positive: it may lie above its
+            mean by ``loss_factor - 1`` times the usual size, which is how far from 0 it was, or how
+            far its steps were apart where that is more.
         gradient_factor: times its running mean that the host's gradient norm may reach.
         max_drop: share of what the objective has gained since the first epoch that may be lost from
             one epoch to the next when something grew not long ago.
@@ -48,6 +50,7 @@ class Reading:
 
     Attributes:
         loss: mean training loss; None where it is not known.
+        loss_deviation: standard deviation of the loss over the epoch's steps.
         gradient_norm: mean L2 norm of the host's gradient; None where it was not measured.
         objective: the monitored validation metric; None where it is missing. May be NaN.
         mode: ``min`` or ``max``.
@@ -58,6 +61,7 @@ class Reading:
     """
 
     loss: float | None
+    loss_deviation: float | None
     gradient_norm: float | None
     objective: float | None
     mode: str
@@ -89,6 +93,7 @@ class Health:
     def __init__(self, rules: HealthRules) -> None:
         self.rules = rules
         self._losses: deque[float] = deque(maxlen=rules.window)
+        self._sizes: deque[float] = deque(maxlen=rules.window)
         self._norms: deque[float] = deque(maxlen=rules.window)
         self._first_loss: float | None = None
         self._first_objective: float | None = None
@@ -112,6 +117,7 @@ class Health:
         """Let an epoch that was kept be one of those that later ones are judged by."""
         if reading.loss is not None:
             self._losses.append(reading.loss)
+            self._sizes.append(max(abs(reading.loss), reading.loss_deviation or 0.0))
             self._first_loss = reading.loss if self._first_loss is None else self._first_loss
         if reading.gradient_norm is not None and math.isfinite(reading.gradient_norm):
             self._norms.append(reading.gradient_norm)
@@ -125,6 +131,7 @@ class Health:
         """The epochs that were kept."""
         return {
             "losses": list(self._losses),
+            "sizes": list(self._sizes),
             "norms": list(self._norms),
             "first_loss": self._first_loss,
             "first_objective": self._first_objective,
@@ -135,6 +142,7 @@ class Health:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._losses = deque(state["losses"], maxlen=self.rules.window)
+        self._sizes = deque(state["sizes"], maxlen=self.rules.window)
         self._norms = deque(state["norms"], maxlen=self.rules.window)
         self._first_loss = state["first_loss"]
         self._first_objective = state["first_objective"]
@@ -154,11 +162,14 @@ class Health:
         if loss is None or not self._losses or self._first_loss is None:
             return ""
         usual = sum(self._losses) / len(self._losses)
-        if loss <= self.rules.loss_factor * usual or loss <= self._first_loss:
+        size = sum(self._sizes) / len(self._sizes)
+        times = self.rules.loss_factor - 1
+        if loss - usual <= times * size or loss <= self._first_loss:
             return ""
         return (
-            f"the training loss {loss:.4g} is more than {self.rules.loss_factor:g} times its mean "
-            f"{usual:.4g} and above that of the first epoch, {self._first_loss:.4g}"
+            f"the training loss {loss:.4g} is above its mean {usual:.4g} by more than {times:g} "
+            f"times its usual size {size:.4g}, and above that of the first epoch, "
+            f"{self._first_loss:.4g}"
         )
 
     def _gradient_explosion(self, norm: float | None) -> str:

@@ -12,6 +12,7 @@ from esper_lightning.tolaria import Health, HealthRules, Reading
 def reading(**changes: Any) -> Reading:
     usual: dict[str, Any] = {
         "loss": 1.0,
+        "loss_deviation": 0.0,
         "gradient_norm": 2.0,
         "objective": 1.0,
         "mode": "min",
@@ -38,7 +39,7 @@ def trained(*losses: float, **rules: Any) -> Health:
         ({"finite": False}, AlarmLevel.SEVERE, "weights or buffers are not finite"),
         ({"objective": math.nan}, AlarmLevel.SEVERE, "the objective is nan"),
         ({"objective": -math.inf}, AlarmLevel.SEVERE, "the objective is -inf"),
-        ({"loss": 9.0}, AlarmLevel.SEVERE, "9 is more than 15 times its mean 0.3 and above"),
+        ({"loss": 9.0}, AlarmLevel.SEVERE, "9 is above its mean 0.3 by more than 14 times"),
         ({"objective": 2.3}, AlarmLevel.SEVERE, "from 0.2 to 2.3, which is 117% of what"),
         ({"untrained": 2}, AlarmLevel.SEVERE, "2 of the host's tensors get no gradient"),
         ({"gradient_norm": 10.1}, AlarmLevel.MINOR, "10.1 is more than 5 times its mean 2"),
@@ -58,6 +59,38 @@ def test_what_is_wrong_is_told_with_its_figures(
 def test_losses_below_the_first_one_never_explode() -> None:
     health = trained(2.0, 1e-6, 1e-6, 1e-6, window=2)
     assert health.judge(reading(loss=1.9, objective=1e-6)) is None
+
+
+@pytest.mark.parametrize("usual", [0.3, 3e-4, 2.0])
+def test_a_positive_loss_may_reach_fifteen_times_its_mean(usual: float) -> None:
+    health = trained(usual, usual, usual)
+    for times, told in ((14.9, False), (15.1, True)):
+        found = health.judge(reading(loss=times * usual, objective=usual))
+        assert (found is not None) is told
+
+
+@pytest.mark.parametrize(
+    ("losses", "deviation", "kept", "exploded"),
+    [
+        pytest.param([-0.1, -0.8, -0.82], 0.05, [-0.7, 0.0, 1.0], [50.0], id="cosine similarity"),
+        pytest.param([3.0, -40.0, -55.0], 2.0, [-45.0, 2.0, 40.0], [1e4], id="log density"),
+        pytest.param([-55.0, -55.1, -55.0], 0.1, [-54.0, -50.0], [1e4], id="trained before"),
+        pytest.param([1e-5, -2e-4, 1e-4], 0.3, [0.2, -0.5, 2.0], [9.0], id="noise around 0"),
+        pytest.param([2.0, 0.5, -1.0], 0.3, [-1.2, 1.0], [40.0], id="crossing 0"),
+        pytest.param([0.0, 0.0, 0.0], 0.0, [0.0], [1.0], id="exactly 0"),
+    ],
+)
+def test_a_loss_need_not_be_positive(
+    losses: list[float], deviation: float, kept: list[float], exploded: list[float]
+) -> None:
+    health = Health(HealthRules())
+    for loss in losses:
+        told = reading(loss=loss, loss_deviation=deviation, grown=False)
+        assert health.judge(told) is None
+        health.accept(told)
+    for loss in kept + exploded:
+        alarm = health.judge(reading(loss=loss, grown=False))
+        assert (alarm is not None) is (loss in exploded), loss
 
 
 @pytest.mark.parametrize("change", [{"objective": 50.0}, {"objective": math.nan}, {"untrained": 3}])
