@@ -2,12 +2,18 @@
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from esper_lightning.leyline import AlarmLevel, InvalidArgument
+
+
+_CLEARLY = 3.0
+"""Times the root mean square of a curve's usual worsenings that one must reach to be none."""
 
 
 class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +26,10 @@ class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
             far its steps were apart where that is more.
         gradient_factor: times its running mean that the host's gradient norm may reach.
         max_drop: share of what the objective has gained since the first epoch that may be lost from
-            one epoch to the next when something grew not long ago.
+            one epoch to the next when something grew not long ago. Where little has been gained,
+            that says nothing: a drop must be ``min_drop`` too, and clearly larger than those from
+            which the objective came back by itself.
+        min_drop: share of the objective's own size that a drop must reach.
         window: epochs of the running means.
         max_rollbacks: within ``period`` epochs; one more stops the run.
         period: epochs, for which also a fossil is under suspicion.
@@ -29,6 +38,7 @@ class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
     loss_factor: float = 15.0
     gradient_factor: float = 5.0
     max_drop: float = 1.0
+    min_drop: float = 0.25
     window: int = 5
     max_rollbacks: int = 3
     period: int = 10
@@ -38,6 +48,8 @@ class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not _is_number(value) or not value > least:
                 raise InvalidArgument(f"{name} must be above {least:g}, got {value!r}")
+        if not _is_number(self.min_drop) or self.min_drop < 0:
+            raise InvalidArgument(f"min_drop must be 0 or above, got {self.min_drop!r}")
         for name in ("window", "max_rollbacks", "period"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
@@ -97,7 +109,7 @@ class Health:
         self._norms: deque[float] = deque(maxlen=rules.window)
         self._first_loss: float | None = None
         self._first_objective: float | None = None
-        self._objective: float | None = None
+        self._objectives: deque[float] = deque(maxlen=rules.window + 1)
         self._untrained = 0
 
     def judge(self, reading: Reading) -> Alarm | None:
@@ -125,7 +137,7 @@ class Health:
         if reading.objective is not None and math.isfinite(reading.objective):
             if self._first_objective is None:
                 self._first_objective = reading.objective
-            self._objective = reading.objective
+            self._objectives.append(reading.objective)
 
     def state_dict(self) -> dict[str, Any]:
         """The epochs that were kept."""
@@ -135,7 +147,7 @@ class Health:
             "norms": list(self._norms),
             "first_loss": self._first_loss,
             "first_objective": self._first_objective,
-            "objective": self._objective,
+            "objectives": list(self._objectives),
             "untrained": self._untrained,
         }
 
@@ -146,7 +158,7 @@ class Health:
         self._norms = deque(state["norms"], maxlen=self.rules.window)
         self._first_loss = state["first_loss"]
         self._first_objective = state["first_objective"]
-        self._objective = state["objective"]
+        self._objectives = deque(state["objectives"], maxlen=self.rules.window + 1)
         self._untrained = state["untrained"]
 
     def _not_finite(self, reading: Reading) -> str:
@@ -185,14 +197,17 @@ class Health:
         )
 
     def _drop(self, reading: Reading) -> str:
-        now, before, first = reading.objective, self._objective, self._first_objective
-        if now is None or not math.isfinite(now) or before is None or first is None:
+        now, first = reading.objective, self._first_objective
+        if now is None or not math.isfinite(now) or first is None or not reading.grown:
             return ""
-        if not reading.grown:
-            return ""
+        before = self._objectives[-1]
         sign = 1.0 if reading.mode == "max" else -1.0
         gained, lost = sign * (before - first), sign * (before - now)
-        if gained <= 0 or lost <= self.rules.max_drop * gained:
+        changes = [sign * (a - b) for a, b in pairwise(self._objectives)]
+        usual = max(
+            _CLEARLY * _size([c for c in changes if c > 0]), self.rules.min_drop * abs(before)
+        )
+        if gained <= 0 or lost <= self.rules.max_drop * gained or lost <= usual:
             return ""
         return (
             f"the objective went from {before:.4g} to {now:.4g}, which is {lost / gained:.0%} of "
@@ -204,6 +219,11 @@ class Health:
         if more <= 0 or not reading.grown or not self._losses:
             return ""
         return f"{more} of the host's tensors get no gradient any more"
+
+
+def _size(changes: Sequence[float]) -> float:
+    """Root mean square, 0 without changes."""
+    return math.sqrt(sum(change * change for change in changes) / max(len(changes), 1))
 
 
 def _is_number(value: object) -> bool:

@@ -1,6 +1,7 @@
 """When an epoch is not to be kept, by figures of the run itself."""
 
 import math
+import random
 from typing import Any
 
 import pytest
@@ -114,11 +115,45 @@ def test_a_first_epoch_has_nothing_to_be_compared_with() -> None:
     assert health.judge(reading(loss=math.nan)) is not None
 
 
+def drops(*curve: float, mode: str = "min", **rules: float) -> bool:
+    """Whether the last value of a curve is told to be a drop, after all before it were kept."""
+    health = Health(HealthRules(**rules))
+    for value in curve[:-1]:
+        told = reading(objective=value, mode=mode)
+        assert health.judge(told) is None
+        health.accept(told)
+    return health.judge(reading(objective=curve[-1], mode=mode)) is not None
+
+
+def test_a_drop_of_next_to_no_gain_is_none() -> None:
+    """The objective of a task on which nothing can be learned wanders about."""
+    draw = random.Random(0)
+    for _ in range(200):
+        curve = [0.69 + draw.gauss(0, 0.02) for _ in range(12)]
+        for n in range(2, 12):
+            assert not drops(*curve[:n], mode="min")
+            assert not drops(*curve[:n], mode="max")
+
+
+def test_a_drop_is_larger_than_those_that_went_before() -> None:
+    assert drops(2.3, 1.0, 0.9, 0.8, 2.6), "a curve that never got worse"
+    assert not drops(2.3, 1.0, 1.7, 0.8, 2.6), "by 0.7 it did, and came back"
+    assert not drops(2.3, 1.0, 1.7, 0.8, 2.8)
+    assert drops(2.3, 1.0, 1.7, 0.8, 3.0), "but never by three times that"
+    assert drops(2.3, 1.0, 1.7, 0.9, 0.8, 0.7, 0.6, 0.5, 2.6), "long ago"
+
+
+def test_a_drop_is_of_the_objectives_own_size() -> None:
+    assert not drops(-1000.0, -1010.0, -1015.0, -900.0)
+    assert drops(-1000.0, -1010.0, -1015.0, -900.0, min_drop=0.1)
+    assert drops(-1000.0, -1010.0, -1015.0, -700.0)
+
+
 def test_an_objective_that_is_not_finite_is_no_measure_for_later_ones() -> None:
     health = trained(2.0, 0.4, 0.2)
     before = health.state_dict()
     health.accept(reading(loss=0.2, objective=math.nan, grown=False))
-    assert health.state_dict()["objective"] == before["objective"]
+    assert health.state_dict()["objectives"] == before["objectives"]
 
 
 def test_it_goes_on_where_it_was() -> None:
@@ -136,6 +171,7 @@ def test_it_goes_on_where_it_was() -> None:
         ({"loss_factor": 1.0}, "loss_factor must be above 1"),
         ({"gradient_factor": "5"}, "gradient_factor must be above 1, got '5'"),
         ({"max_drop": math.nan}, "max_drop must be above 0"),
+        ({"min_drop": -0.1}, "min_drop must be 0 or above"),
         ({"window": 0}, "window must be a whole number of at least 1"),
         ({"max_rollbacks": True}, "max_rollbacks must be a whole number"),
         ({"period": 2.0}, "period must be a whole number"),
