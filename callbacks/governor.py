@@ -16,6 +16,7 @@ from esper_lightning.callbacks.found import find
 from esper_lightning.callbacks.kasmina import Kasmina
 from esper_lightning.callbacks.treatment import GOVERNOR, Treatment
 from esper_lightning.kasmina import (
+    ENOUGH_LOOKS,
     HostGradients,
     Moment,
     SeedSlot,
@@ -86,7 +87,7 @@ class Governor(Callback):
         self._rollbacks: list[int] = []
         self._in_a_row = 0
         self._warned = False
-        self._gradients = HostGradients([])
+        self._gradients = HostGradients()
         self._seen: dict[str, Any] | None = None
         self._kasmina: Kasmina
         self._trainer: Trainer
@@ -119,14 +120,17 @@ class Governor(Callback):
             if slot.seed is not None
             for parameter in slot.seed.parameters()
         }
-        self._gradients = HostGradients([p for p in pl_module.parameters() if id(p) not in alive])
+        self._gradients.start_epoch(
+            {name: p for name, p in pl_module.named_parameters() if id(p) not in alive}
+        )
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Measure the host's gradient every few steps."""
-        if trainer.global_step % NORM_EVERY == 0:
-            self._gradients.observe()
+        """Measure the host's gradient in the first steps of an epoch, and then every few."""
+        if self._gradients.num_looks < ENOUGH_LOOKS or trainer.global_step % NORM_EVERY == 0:
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            self._gradients.observe(overflow_is_skipped=scaler is not None)
 
     # -- asked by Kasmina at the boundary ---------------------------------------------------------
 
@@ -140,6 +144,7 @@ class Governor(Callback):
         alarm = self.health.judge(reading)
         if alarm is None or alarm.level is AlarmLevel.MINOR:
             self.health.accept(reading)
+            self._gradients.keep_epoch()
             self._in_a_row = 0
         if alarm is None:
             self._warn_of(moment)
@@ -220,7 +225,7 @@ class Governor(Callback):
             objective=moment.not_finite.get(moment.objective.name, moment.objective.value),
             mode=moment.objective.mode,
             finite=is_finite(self._module, without=isolated),
-            untrained=self._gradients.num_zero(),
+            blocked=self._gradients.num_blocked(),
             grown=bool(acting(bed) or suspects(bed, since=moment.epoch - self.rules.period)),
         )
 

@@ -17,7 +17,7 @@ from esper_lightning.kasmina.graft import (
     regraft,
     saved_slots,
 )
-from esper_lightning.kasmina.host_gradients import HostGradients, host_overflow
+from esper_lightning.kasmina.host_gradients import ENOUGH_LOOKS, HostGradients, host_overflow
 from esper_lightning.kasmina.host_paths import check_eager
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.optimizers import slot_groups_in_new_optimizers
@@ -37,6 +37,7 @@ from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.kasmina.view import system_state
 
 __all__ = [
+    "ENOUGH_LOOKS",
     "PLANTED_AT",
     "Branch",
     "BuildBranch",

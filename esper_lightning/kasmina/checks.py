@@ -47,14 +47,15 @@ def tried_out(
     Whoever wrote the blueprint, a run goes on without what does not work.
 
     Raises:
-        CommandRefused: it fails there, or disturbed the host there before.
+        CommandRefused: it fails there, or is in quarantine there.
         InvalidArgument: unknown blueprint, parameter out of range, or not fit for ``incubation``.
     """
     name = command.blueprint
     if name in slot.record.quarantined:
         raise CommandRefused(
-            f"blueprint {name!r} disturbed the host in slot {slot.path!r} and is not planted there "
-            f"again; choose another"
+            f"blueprint {name!r} is in quarantine in slot {slot.path!r}: there a seed of it "
+            f"disturbed the host, drew random numbers in evaluation, or was blamed for an epoch "
+            f"that was undone; choose another"
         )
     try:
         branch = slot.construct(name, command.parameters, rng_seed=rng_seed)

@@ -48,7 +48,7 @@ class SeedState(msgspec.Struct, frozen=True, kw_only=True):
         num_culls: seeds culled here so far.
         isolation_violations: times the isolation monitor found that the live seed disturbed its
             host; None where it has not looked.
-        quarantined: blueprints that are not planted here again, because they disturbed the host.
+        quarantined: blueprints that are not planted here again, because they did harm here.
         reason: why it is where it is, in words.
     """
 

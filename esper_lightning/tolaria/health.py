@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,9 +11,8 @@ import msgspec
 
 from esper_lightning.leyline import AlarmLevel, InvalidArgument
 
-
 _CLEARLY = 3.0
-"""Times the root mean square of a curve's usual worsenings that one must reach to be none."""
+"""Times the usual size of a curve's changes by chance that one must be larger than."""
 
 
 class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +66,7 @@ class Reading:
         objective: the monitored validation metric; None where it is missing. May be NaN.
         mode: ``min`` or ``max``.
         finite: every weight and buffer is.
-        untrained: how many of the host's tensors got a gradient of exactly 0 whenever it was looked
-            at.
+        blocked: how many of the host's tensors always had a gradient, and have none any more.
         grown: something that grew not long ago acts on the network's output.
     """
 
@@ -78,7 +76,7 @@ class Reading:
     objective: float | None
     mode: str
     finite: bool
-    untrained: int
+    blocked: int
     grown: bool
 
 
@@ -110,7 +108,6 @@ class Health:
         self._first_loss: float | None = None
         self._first_objective: float | None = None
         self._objectives: deque[float] = deque(maxlen=rules.window + 1)
-        self._untrained = 0
 
     def judge(self, reading: Reading) -> Alarm | None:
         """The worst that is wrong, None for an epoch that may be kept."""
@@ -133,7 +130,6 @@ class Health:
             self._first_loss = reading.loss if self._first_loss is None else self._first_loss
         if reading.gradient_norm is not None and math.isfinite(reading.gradient_norm):
             self._norms.append(reading.gradient_norm)
-        self._untrained = reading.untrained
         if reading.objective is not None and math.isfinite(reading.objective):
             if self._first_objective is None:
                 self._first_objective = reading.objective
@@ -148,7 +144,6 @@ class Health:
             "first_loss": self._first_loss,
             "first_objective": self._first_objective,
             "objectives": list(self._objectives),
-            "untrained": self._untrained,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -159,7 +154,6 @@ class Health:
         self._first_loss = state["first_loss"]
         self._first_objective = state["first_objective"]
         self._objectives = deque(state["objectives"], maxlen=self.rules.window + 1)
-        self._untrained = state["untrained"]
 
     def _not_finite(self, reading: Reading) -> str:
         if reading.loss is not None and not math.isfinite(reading.loss):
@@ -203,10 +197,7 @@ class Health:
         before = self._objectives[-1]
         sign = 1.0 if reading.mode == "max" else -1.0
         gained, lost = sign * (before - first), sign * (before - now)
-        changes = [sign * (a - b) for a, b in pairwise(self._objectives)]
-        usual = max(
-            _CLEARLY * _size([c for c in changes if c > 0]), self.rules.min_drop * abs(before)
-        )
+        usual = max(_CLEARLY * _noise(self._objectives, sign), self.rules.min_drop * abs(before))
         if gained <= 0 or lost <= self.rules.max_drop * gained or lost <= usual:
             return ""
         return (
@@ -215,15 +206,27 @@ class Health:
         )
 
     def _blocked(self, reading: Reading) -> str:
-        more = reading.untrained - self._untrained
-        if more <= 0 or not reading.grown or not self._losses:
+        if not reading.blocked or not reading.grown:
             return ""
-        return f"{more} of the host's tensors get no gradient any more"
+        return f"{reading.blocked} of the host's tensors get no gradient any more"
 
 
-def _size(changes: Sequence[float]) -> float:
-    """Root mean square, 0 without changes."""
-    return math.sqrt(sum(change * change for change in changes) / max(len(changes), 1))
+def _noise(curve: Iterable[float], sign: float) -> float:
+    """By how much a curve changes from epoch to epoch by chance, as a root mean square.
+
+    Learning makes a curve better, at first faster than later. What goes against that is noise: that
+    it gets worse, or that it bends the other way. Noise of one size in every epoch makes second
+    differences larger than first ones by the root of 3.
+    """
+    changes = [sign * (after - before) for before, after in pairwise(curve)]
+    bends = [after - before for before, after in pairwise(changes)]
+    worse = _root_mean_square([-change for change in changes if change < 0])
+    against = _root_mean_square([bend for bend in bends if bend > 0])
+    return max(worse, against / math.sqrt(3))
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / max(len(values), 1))
 
 
 def _is_number(value: object) -> bool:

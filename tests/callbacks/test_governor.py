@@ -190,14 +190,21 @@ def test_nobody_is_blamed_for_what_the_host_did() -> None:
 
 
 def test_a_seed_that_turns_bad_as_it_ramps_out_goes_at_once() -> None:
-    lines = {0: [plant(blueprint="LateNaN")], 2: [tell(CommandKind.CULL)], 7: [plant()]}
-    trainer, kasmina, events = train(Script(lines), epochs=9)
+    lines = {
+        0: [plant(blueprint="LateNaN")],
+        2: [tell(CommandKind.CULL)],
+        7: [plant(blueprint="LateNaN")],
+        8: [plant()],
+    }
+    trainer, kasmina, events = train(Script(lines), epochs=10)
     (stepped_in,) = [event for event in events if isinstance(event, Intervention)]
     assert (stepped_in.epoch, stepped_in.restored) == (3, 2)
     assert stepped_in.suspects == ("features.1",)
     (removal,) = [e for e in events if isinstance(e, Decision) and e.policy == "governor"]
     assert removal.command.kind is CommandKind.EMERGENCY
-    assert not [e.refused for e in events if isinstance(e, Decision) and e.refused]
+    (refused,) = [e.refused for e in events if isinstance(e, Decision) and e.refused]
+    assert "in quarantine in slot 'features.1'" in refused
+    assert "blamed for an epoch that was undone" in refused
     record = kasmina.bed.slots["features.1"].record
     assert record.quarantined == ["LateNaN"]
     assert record.seed is not None

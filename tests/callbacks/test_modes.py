@@ -31,13 +31,14 @@ from runs import (
 )
 from torch import nn
 
-from esper_lightning.callbacks import Kasmina, Tamiyo
+from esper_lightning.callbacks import Governor, Kasmina, Tamiyo
 from esper_lightning.kasmina import LifecycleRules
 from esper_lightning.leyline import (
     BlendSchedule,
     CommandKind,
     Decision,
     Incubation,
+    Intervention,
     SeedStage,
     UnsupportedTraining,
 )
@@ -158,9 +159,9 @@ class Scales(Callback):
         self.hosts.append(pl_module.host.head.weight.detach().clone())
 
 
-def scaled() -> MixedPrecision:
-    """Half precision on the CPU, with a scale under which the first gradients overflow."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=1000)
+def scaled(init_scale: float = 2.0**30) -> MixedPrecision:
+    """Half precision on the CPU, by default with a scale under which first gradients overflow."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale, growth_interval=1000)
     return MixedPrecision("16-mixed", "cpu", scaler)
 
 
@@ -209,6 +210,25 @@ def test_steps_that_were_skipped_after_planting_are_not_counted() -> None:
     seed = kasmina.bed.slots[A].record.seed
     assert seed is None or seed.evidence[-1].dropped == 0
     assert moves(listen(kasmina), A)[:3] == ["DORMANT", "GERMINATED", "TRAINING"]
+
+
+def test_a_governor_does_not_look_at_steps_that_the_scaler_skips() -> None:
+    class Overflows(Callback):
+        def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.current_epoch == 3 and trainer.global_step % 5 < 2:
+                pl_module.host.head.weight.grad[0, 0] = float("inf")  # type: ignore[index,union-attr]
+
+    scales = Scales()
+    _, kasmina, _ = digits_run(
+        Script({0: [plant(A)]}),
+        epochs=5,
+        callbacks=[scales, Governor(), Overflows()],
+        plugins=[scaled(2.0**8)],
+    )
+    assert torch.equal(scales.hosts[14], scales.hosts[16]), "two steps were skipped"
+    assert not torch.equal(scales.hosts[16], scales.hosts[17])
+    assert not [event for event in listen(kasmina) if isinstance(event, Intervention)]
+    assert kasmina.bed.slots[A].record.seed is not None
 
 
 # Lightning's callbacks

@@ -220,7 +220,7 @@ def test_three_violations_quarantine_the_seed() -> None:
     for epoch in range(3, 9):
         watched.bed.close_epoch(moment(epoch))
     assert slot.record.stage is SeedStage.DORMANT
-    with pytest.raises(CommandRefused, match="'shouter' disturbed the host in slot 'mix'"):
+    with pytest.raises(CommandRefused, match="'shouter' is in quarantine in slot 'mix'"):
         watched.bed.apply(command(CommandKind.GERMINATE, blueprint="shouter"), moment(9))
     assert slot.record.stage is SeedStage.DORMANT
     watched.bed.apply(command(CommandKind.GERMINATE, blueprint="conv"), moment(9))
