@@ -3,16 +3,15 @@
 import logging
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from esper_lightning.callbacks.found import find
+from esper_lightning.callbacks.judged_checkpoints import JUDGED, JudgedCheckpoint, newest_judged
 from esper_lightning.callbacks.kasmina import Kasmina
 from esper_lightning.callbacks.treatment import GOVERNOR, Treatment
 from esper_lightning.kasmina import (
@@ -61,8 +60,9 @@ class Governor(Callback):
     blame is culled, its slot rests, and its blueprint is not planted there again. Steps, epochs,
     learning rates, data order and global generators go on.
 
-    Where one rollback does not help, the next goes one snapshot further back, then to the last
-    checkpoint file; after ``rules.max_rollbacks`` the run stops with :class:`TrainingHalted`.
+    Where one rollback does not help, the next goes one snapshot further back, then to the newest
+    checkpoint file that is older still and holds nothing that was not judged; after
+    ``rules.max_rollbacks`` the run stops with :class:`TrainingHalted`.
 
     Args:
         rules: when an epoch is not to be kept.
@@ -88,29 +88,37 @@ class Governor(Callback):
         self._in_a_row = 0
         self._warned = False
         self._gradients = HostGradients()
-        self._seen: dict[str, Any] | None = None
+        self._fits = True
+        self._judged: int | None = None
+        self._loaded: dict[str, Any] | None = None
         self._kasmina: Kasmina
         self._trainer: Trainer
         self._module: LightningModule
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Register with Kasmina, wherever it stands in the list of callbacks."""
-        if stage == "fit":
+        self._fits = stage == "fit"
+        if self._fits:
             self._kasmina = find(trainer)
             self._kasmina.governor = self
             self._trainer, self._module = trainer, pl_module
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the beginning, or what was resumed; go on within its epoch."""
+        """Remember the beginning, or the boundary before what was resumed; go on in its epoch."""
+        loaded, self._loaded = self._loaded or {}, None
         self.snapshots.clear()
-        self._remember(trainer.current_epoch - 1)
+        if loaded.get("boundary") is not None:
+            self._judged = None
+            self.snapshots.append(Snapshot(**loaded["boundary"]))
+        else:
+            told = loaded.get(JUDGED)
+            self._remember(trainer.current_epoch - 1 if told is None else told)
         self.on_train_epoch_start(trainer, pl_module)
-        if self._seen is not None:
+        if "gradients" in loaded:
             device = trainer.strategy.root_device
             self._gradients.load_state_dict(
-                tree_map_only(Tensor, lambda t: t.to(device), self._seen)
+                tree_map_only(Tensor, lambda t: t.to(device), loaded["gradients"])
             )
-            self._seen = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to measure anew."""
@@ -123,6 +131,12 @@ class Governor(Callback):
         self._gradients.start_epoch(
             {name: p for name, p in pl_module.named_parameters() if id(p) not in alive}
         )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Nobody has judged what comes from here on."""
+        self._judged = None
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -186,27 +200,36 @@ class Governor(Callback):
 
     def keep(self, moment: Moment, treatment: Treatment | None) -> None:
         """The boundary is over: remember the network as it is."""
+        epoch = moment.epoch if self._judged is None else self._judged
         if treatment is None or not treatment.undone:
-            self._remember(moment.epoch)
+            self._remember(epoch)
         elif treatment.decisions:  # a later rollback must not bring the culled seed back
             self.snapshots.pop()
-            self._remember(moment.epoch)
+            self._remember(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What epochs are judged by, and the rollbacks so far. Snapshots are taken anew."""
+        """What epochs are judged by, the rollbacks so far, and how far the network was judged.
+
+        Within an epoch also the snapshot of the boundary before it. Others are taken anew.
+        """
+        within = self._judged is None and self.snapshots
         return {
             "health": self.health.state_dict(),
             "rollbacks": list(self._rollbacks),
             "in_a_row": self._in_a_row,
             "gradients": self._gradients.state_dict(),
+            JUDGED: self._judged,
+            "boundary": self.snapshots[-1].state_dict() if within else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`; to evaluate a checkpoint rewinds nothing."""
+        if not self._fits:
+            return
         self.health.load_state_dict(state_dict["health"])
         self._rollbacks = list(state_dict["rollbacks"])
         self._in_a_row = state_dict["in_a_row"]
-        self._seen = state_dict["gradients"]
+        self._loaded = {name: state_dict[name] for name in ("gradients", JUDGED, "boundary")}
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -247,11 +270,12 @@ class Governor(Callback):
         recent = self._recent(moment)
         if len(recent) >= self.rules.max_rollbacks:
             self._restore(self.snapshots[-1], moment)
+            good = self._newest_judged()
             raise TrainingHalted(
                 f"epoch {moment.epoch}: {alarm.what}, after {len(recent)} rollbacks in the last "
                 f"{self.rules.period} epochs (epochs {recent}); the network is that of the end of "
                 f"epoch {self.snapshots[-1].epoch}, the last good checkpoint is "
-                f"{self._last_checkpoint() or 'none'}. Look at the data and the learning "
+                f"{good.path if good else 'none'}. Look at the data and the learning "
                 f"rate, or raise max_rollbacks"
             )
         self._rollbacks = [*recent, moment.epoch]
@@ -273,14 +297,18 @@ class Governor(Callback):
         )
 
     def _target(self) -> tuple[Snapshot, AlarmLevel]:
-        """One snapshot further back for every rollback in a row that found nobody to blame."""
-        if self._in_a_row and len(self.snapshots) > 1:
-            self.snapshots.pop()
-        elif self._in_a_row and (path := self._last_checkpoint()):
-            checkpoint = self._trainer.strategy.load_checkpoint(path)
-            snapshot = Snapshot.read(checkpoint, beside=self.snapshots[-1])
-            self.snapshots[-1] = snapshot
-            return snapshot, AlarmLevel.MAJOR
+        """Strictly further back for every rollback in a row that found nobody to blame."""
+        tried = self.snapshots[-1]
+        if not self._in_a_row:
+            return tried, AlarmLevel.SEVERE
+        if any(snapshot.epoch < tried.epoch for snapshot in self.snapshots):
+            while self.snapshots[-1].epoch >= tried.epoch:
+                self.snapshots.pop()
+        elif older := self._newest_judged(before=tried.epoch):
+            checkpoint = self._trainer.strategy.load_checkpoint(older.path)
+            self.snapshots.clear()
+            self.snapshots.append(Snapshot.read(checkpoint, epoch=older.epoch, beside=tried))
+            return self.snapshots[-1], AlarmLevel.MAJOR
         return self.snapshots[-1], AlarmLevel.SEVERE
 
     def _treatment(
@@ -338,6 +366,7 @@ class Governor(Callback):
         return [epoch for epoch in self._rollbacks if epoch > moment.epoch - self.rules.period]
 
     def _remember(self, epoch: int) -> None:
+        self._judged = epoch
         self.snapshots.append(
             Snapshot.take(
                 self._module,
@@ -348,6 +377,7 @@ class Governor(Callback):
         )
 
     def _restore(self, snapshot: Snapshot, moment: Moment) -> None:
+        self._judged = snapshot.epoch
         snapshot.restore(
             self._module, self._kasmina.bed, self._trainer.optimizers[0], step=moment.step
         )
@@ -357,9 +387,21 @@ class Governor(Callback):
             if isinstance(config.scheduler, GroupwiseLR):
                 config.scheduler.refresh()
 
-    def _last_checkpoint(self) -> str:
-        """Path of the checkpoint that was written last, empty where there is none."""
-        return self._kasmina.ranks.first(lambda: _last_written(self._trainer))
+    def _newest_judged(self, *, before: int | None = None) -> JudgedCheckpoint | None:
+        """The newest file to go back to, of a network of an epoch before ``before``."""
+        grown = {
+            id(p) for slot in self._kasmina.bed.slots.values() for p in slot.branch_parameters()
+        }
+        needed = [
+            name
+            for name, parameter in self._module.named_parameters()
+            if parameter.requires_grad and id(parameter) not in grown
+        ]
+        return self._kasmina.ranks.first(
+            lambda: newest_judged(
+                self._trainer, state_key=self.state_key, needed=needed, before=before
+            )
+        )
 
 
 def _has_ramped_out(slot: SeedSlot) -> bool:
@@ -371,15 +413,3 @@ def _removal(slot: SeedSlot, *, gently: bool) -> CommandKind:
     """What makes a suspect go; one that is ramping out already has had its cull."""
     ramps_out = slot.record.stage is SeedStage.CULLED
     return CommandKind.CULL if gently and not ramps_out else CommandKind.EMERGENCY
-
-
-def _last_written(trainer: Trainer) -> str:
-    """Path of the checkpoint that was written last, empty where there is none."""
-    paths = [
-        path
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint)
-        for path in (callback.last_model_path, callback.best_model_path)
-        if path and Path(path).exists()
-    ]
-    return max(paths, key=lambda path: Path(path).stat().st_mtime, default="")

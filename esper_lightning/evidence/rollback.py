@@ -154,7 +154,8 @@ def run(*, width: int, rounds: int, across: str = "nothing") -> Cost:
 
     def full() -> None:
         saved.seek(0)
-        read = Snapshot.read(torch.load(saved, weights_only=True), beside=snapshot)
+        loaded = torch.load(saved, weights_only=True)
+        read = Snapshot.read(loaded, epoch=0, beside=snapshot)
         read.restore(network, bed, optimizer, step=0)
 
     actions: dict[str, Callable[[], object]] = {

@@ -64,11 +64,12 @@ class Snapshot:
         )
 
     @classmethod
-    def read(cls, checkpoint: Mapping[str, Any], *, beside: "Snapshot") -> "Snapshot":
+    def read(cls, checkpoint: Mapping[str, Any], *, epoch: int, beside: "Snapshot") -> "Snapshot":
         """From a checkpoint that a Lightning Trainer wrote.
 
         Args:
             checkpoint: as it was loaded.
+            epoch: at whose end the network was as it is there.
             beside: an older snapshot of the same module: what the checkpoint leaves out is as it
                 is there.
 
@@ -86,7 +87,7 @@ class Snapshot:
         ends = f".{_EXTRA}"
         tensors = {name: value for name, value in held.items() if not f".{name}".endswith(ends)}
         return cls(
-            epoch=checkpoint["epoch"],
+            epoch=epoch,
             step=checkpoint["global_step"],
             tensors={**beside.tensors, **tensors},
             extras={

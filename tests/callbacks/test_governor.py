@@ -1,6 +1,6 @@
 """Bad epochs are undone and their seeds found, in a real Trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -349,7 +349,8 @@ def test_what_a_module_leaves_out_of_its_state_dict_is_restored(
     assert is_finite(module)
 
 
-def test_rollbacks_in_a_row_go_further_back_then_to_a_file_then_stop(tmp_path: Path) -> None:
+def test_rollbacks_in_a_row_go_further_back_then_stop(tmp_path: Path) -> None:
+    """The only file holds, from the first rollback on, what was tried already."""
     checkpoint = ModelCheckpoint(dirpath=tmp_path, filename="last", save_on_train_epoch_end=True)
     poison = Poison([3, 4, 5, 6])
     governor = Governor(snapshots=2)
@@ -366,13 +367,113 @@ def test_rollbacks_in_a_row_go_further_back_then_to_a_file_then_stop(tmp_path: P
     assert [(e.level, e.restored) for e in stepped_in] == [
         (AlarmLevel.SEVERE, 2),
         (AlarmLevel.SEVERE, 1),
-        (AlarmLevel.MAJOR, 4),
+        (AlarmLevel.SEVERE, 1),
     ]
     kept = [epoch for epoch, value in enumerate(kasmina.bed.history) if value is not None]
     assert kept == [0, 1], "no gate hears of what was undone"
     for word in ("epoch 6: the training loss is nan", "3 rollbacks", "[3, 4, 5]", "last.ckpt"):
         assert word in str(error.value)
     assert all(bool(torch.isfinite(p).all()) for p in kasmina.bed.network.parameters())
+
+
+def test_a_file_is_gone_back_to_that_is_older_than_what_was_tried(tmp_path: Path) -> None:
+    every = ModelCheckpoint(
+        dirpath=tmp_path, monitor="val/loss", save_top_k=-1, save_on_train_epoch_end=True
+    )
+    last = ModelCheckpoint(dirpath=tmp_path, filename="newest", save_on_train_epoch_end=True)
+    weights = Weights()
+    _, kasmina, events = train(
+        None,
+        governor=Governor(snapshots=2),
+        callbacks=[Poison([4, 5, 6]), weights, every, last],
+        enable_checkpointing=True,
+        epochs=8,
+    )
+    stepped_in = [event for event in events if isinstance(event, Intervention)]
+    assert [(e.epoch, e.level, e.restored) for e in stepped_in] == [
+        (4, AlarmLevel.SEVERE, 3),
+        (5, AlarmLevel.SEVERE, 2),
+        (6, AlarmLevel.MAJOR, 1),
+    ]
+    was = weights.by_epoch
+    for after, before in ((4, 3), (5, 2), (6, 1)):
+        assert same(was[after], was[before])
+        assert not same(was[after], was[before - 1])
+    kept = [epoch for epoch, value in enumerate(kasmina.bed.history) if value is not None]
+    assert kept == [0, 1, 7]
+
+
+@pytest.mark.filterwarnings("ignore:.*a fit that goes on from this checkpoint is not the same")
+@pytest.mark.parametrize(
+    ("saves", "options"),
+    [
+        ({"every_n_train_steps": 2}, {}),
+        ({}, {"check_val_every_n_epoch": 2}),
+        ({"save_top_k": 1}, {"val_check_interval": 3}),
+    ],
+    ids=["steps", "validation of some epochs", "validation within epochs"],
+)
+def test_a_file_with_steps_that_nobody_judged_is_not_called_good(
+    tmp_path: Path, saves: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """Written before the boundary, with poison in it or without."""
+    saved = ModelCheckpoint(
+        dirpath=tmp_path, filename="last", enable_version_counter=False, **saves
+    )
+    governor = Governor(snapshots=1)
+    with pytest.raises(TrainingHalted, match="the last good checkpoint is none") as error:
+        train(
+            None,
+            governor=governor,
+            callbacks=[Poison([3, 4, 5, 6]), saved],
+            enable_checkpointing=True,
+            **options,
+        )
+    assert "end of epoch 2," in str(error.value)
+    levels = [e.level for e in listen(governor._kasmina) if isinstance(e, Intervention)]
+    assert levels == [AlarmLevel.SEVERE] * 3
+    assert is_finite(governor._module)
+
+
+class Mangled(Callback):
+    """Changes a checkpoint's content before it is written."""
+
+    def __init__(self, change: Callable[[dict[str, Any]], None]) -> None:
+        self.change = change
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.change(checkpoint)
+
+
+def _spoil(checkpoint: dict[str, Any]) -> None:
+    name = "host.head.weight"
+    checkpoint["state_dict"][name] = checkpoint["state_dict"][name] * float("nan")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _spoil,
+        lambda checkpoint: checkpoint["state_dict"].pop("host.head.weight"),
+        lambda checkpoint: checkpoint.pop("callbacks"),
+    ],
+    ids=["not finite", "not whole", "of no governor"],
+)
+def test_a_file_that_is_not_whole_is_not_called_good(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    last = ModelCheckpoint(dirpath=tmp_path, filename="last", save_on_train_epoch_end=True)
+    governor = Governor(rules=HealthRules(max_rollbacks=1))
+    with pytest.raises(TrainingHalted, match="the last good checkpoint is none"):
+        train(
+            None,
+            governor=governor,
+            callbacks=[Poison([1, 2]), Mangled(change), last],
+            enable_checkpointing=True,
+            epochs=4,
+        )
 
 
 def test_a_run_that_is_well_is_the_same_with_and_without_a_governor() -> None:
@@ -384,6 +485,7 @@ def test_a_run_that_is_well_is_the_same_with_and_without_a_governor() -> None:
 
         on_train_start = Callback.on_train_start
         on_train_epoch_start = Callback.on_train_epoch_start
+        on_train_batch_start = Callback.on_train_batch_start
         on_before_optimizer_step = Callback.on_before_optimizer_step
 
     free = train(Gardener("none_planted"), epochs=2, governor=Absent())[1].bed.network.state_dict()
@@ -531,6 +633,20 @@ def test_its_memory_is_in_the_checkpoint() -> None:
     assert other.state_dict()["rollbacks"] == [1]
 
 
+def test_evaluating_a_checkpoint_rewinds_nothing(tmp_path: Path) -> None:
+    governor = Governor()
+    trainer, _, _ = train(None, governor=governor, epochs=2)
+    told = governor.state_dict()
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    held = torch.load(tmp_path / "end.ckpt", weights_only=True)
+    held["callbacks"]["Governor"]["rollbacks"] = [7]
+    torch.save(held, tmp_path / "end.ckpt")
+    trainer.validate(
+        trainer.lightning_module, datamodule=trainer.datamodule, ckpt_path=tmp_path / "end.ckpt"
+    )
+    assert governor.state_dict()["rollbacks"] == told["rollbacks"] == []
+
+
 @pytest.mark.parametrize("incubation", Incubation, ids=lambda each: each.value)
 def test_a_governed_run_resumes_exactly(tmp_path: Path, incubation: Incubation) -> None:
     def governed(**where: Any) -> Finished:
@@ -538,6 +654,6 @@ def test_a_governed_run_resumes_exactly(tmp_path: Path, incubation: Incubation) 
 
     whole = governed(save_in=tmp_path)
     assert whole.left["governor"]["rollbacks"] == [6]
-    for name in ("2-within", "3-end", "5-end", "5-within", "7-end", "7-within"):
+    for name in ("2-within", "3-end", "5-end", "5-within", "6-within", "7-end", "7-within"):
         rest = governed(ckpt_path=tmp_path / f"{name}.ckpt")
         assert differences(whole, rest) == [], name
