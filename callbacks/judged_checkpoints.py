@@ -1,6 +1,7 @@
 """Checkpoint files that hold nothing but epochs that were judged and kept."""
 
 import logging
+import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+_DAMAGED = (OSError, EOFError, RuntimeError, pickle.UnpicklingError)
 
 JUDGED = "judged"
 """In the state of the governor: the epoch at whose end the network was as it is in this file; None
@@ -48,7 +51,7 @@ def newest_judged(
     for path in _written(trainer):
         try:
             checkpoint = trainer.strategy.load_checkpoint(path)
-        except Exception as error:  # whatever is wrong with one file, another may be whole
+        except _DAMAGED as error:  # another may be whole
             log.warning("%s cannot be read: %s: %s", path, type(error).__name__, error)
             continue
         told: Any = checkpoint.get("callbacks", {}).get(state_key, {}).get(JUDGED)

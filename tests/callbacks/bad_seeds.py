@@ -111,11 +111,13 @@ BAD: Mapping[str, Callable[..., Bad]] = {
 class LateNaN(Bad):
     """Bad only once its slot has been culled, while it ramps out."""
 
+    culled = 0
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.first.weight.requires_grad else self.wait(x)
 
     def wait(self, x: Tensor) -> Tensor:
-        self.culled = getattr(self, "culled", 0) + int(self.training)
+        self.culled += int(self.training)
         out = self.last(torch.relu(self.first(x)))
         return out + float("nan") if self.culled > 3 else out
 
