@@ -123,7 +123,9 @@ def insert_slots(
         module = everywhere[path]
         if not isinstance(module, SeedSlot):
             slot = SeedSlot(module, path=path, build=build)
-            slot.train(module.training)
+            # Itself only: what is frozen in eval mode inside of the module stays so.
+            slot.training = module.training
+            slot.fossils.train(module.training)
             replace_everywhere(model, module, slot)
             module = slot
         module.path = path

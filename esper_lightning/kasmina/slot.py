@@ -52,9 +52,9 @@ class Pass(Enum):
 class SeedSlot(StandIn):
     """Wraps a host module; its output is the module's, plus its fossils', plus its live seed's.
 
-    The wrapped module stays reachable as ``base_layer`` and its attributes are forwarded. It must
-    take a tensor first and return one tensor. It may be called several times in a pass, what has
-    grown here then acts in each call.
+    The wrapped module stays reachable as ``base_layer``; what is read or written here and is not
+    the slot's own is read and written there. It must take a tensor first and return one tensor. It
+    may be called several times in a pass, what has grown here then acts in each call.
 
     The slot's record (stage, clocks, topology) travels in the ``state_dict`` beside the weights,
     and loading a ``state_dict`` rebuilds the branches before their weights are loaded.
@@ -91,6 +91,7 @@ class SeedSlot(StandIn):
         self._heard = False
         self._in_steps = False
         self._watched: list[tuple[Tensor, int]] = []
+        self._stand()
 
     # -- forward ----------------------------------------------------------------------------------
 

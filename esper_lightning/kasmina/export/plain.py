@@ -41,6 +41,7 @@ class Grown(StandIn):
         if acts and slot.record.seed is not None:
             self.branches.append(_named(slot.record.seed))
         self._sets_input_aside = slot.record.mutates_input and slot.reads_input
+        self._stand()
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The host module's output with what has grown added, in the order in which it grew."""
