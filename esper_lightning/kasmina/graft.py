@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from esper_lightning.kasmina.aliasing import passes_on, version_of
 from esper_lightning.kasmina.branch import BuildBranch
 from esper_lightning.kasmina.feature_maps import feature_map, first_argument, probing
 from esper_lightning.kasmina.host_paths import (
@@ -23,7 +25,8 @@ def possible_slots(model: nn.Module, forward: Callable[[], object]) -> list[Poss
     """Every module of ``model`` that takes one feature map to another in a forward pass.
 
     A module at several paths is listed by the first; one that is called several times must map the
-    same shape each time. A slot stands for the module that it wraps.
+    same shape each time. A slot stands for the module that it wraps. What returns its own input or
+    a view of it (``nn.Identity``, ``nn.Dropout``, ``nn.Flatten``) is left out.
 
     Args:
         model: the network, left as it was found.
@@ -37,9 +40,11 @@ def possible_slots(model: nn.Module, forward: Callable[[], object]) -> list[Poss
     """
     modules = distinct_modules(model)
     calls: dict[str, list[tuple[object, object]]] = {path: [] for path in modules}
+    handing_on: set[str] = set()
     handles = [
-        module.register_forward_hook(_recorder(calls[path]), with_kwargs=True)
+        handle
         for path, module in modules.items()
+        for handle in _record(module, path, calls[path], handing_on)
     ]
     try:
         with probing(model):
@@ -58,7 +63,7 @@ def possible_slots(model: nn.Module, forward: Callable[[], object]) -> list[Poss
     blocks = {id(block) for block in _blocks(model, whole | others)} - whole
     for path, module in modules.items():
         shape = shapes[path]
-        if shape is None:
+        if shape is None or path in handing_on:
             continue
         base = module.base_layer if isinstance(module, SeedSlot) else module
         weighty = any(parameter.ndim >= 2 for parameter in base.parameters())
@@ -182,14 +187,28 @@ def _blocks(model: nn.Module, wrappers: set[int]) -> Iterable[nn.Module]:
             yield child
 
 
-def _recorder(into: list[tuple[object, object]]) -> Callable[..., None]:
-    def record(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
-    ) -> None:
-        base = module.base_layer if isinstance(module, SeedSlot) else module
-        into.append((first_argument(base, args, kwargs), output))
+def _record(
+    module: nn.Module, path: str, calls: list[tuple[object, object]], handing_on: set[str]
+) -> list[RemovableHandle]:
+    """Note every call of a module, and by its path whether it only hands on its input."""
+    base = module.base_layer if isinstance(module, SeedSlot) else module
+    versions: list[int | None] = []
 
-    return record
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        versions.append(version_of(first_argument(base, args, kwargs)))
+
+    def after(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: object
+    ) -> None:
+        taken, version = first_argument(base, args, kwargs), versions.pop()
+        calls.append((taken, returned))
+        if passes_on(base, taken, version, returned):
+            handing_on.add(path)
+
+    return [
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(after, with_kwargs=True),
+    ]
 
 
 def _shape(calls: list[tuple[object, object]]) -> SlotShape | None:

@@ -8,6 +8,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 
+from esper_lightning.kasmina.aliasing import passes_on, same_memory, version_of
 from esper_lightning.kasmina.branch import Branch, BuildBranch, branch_output
 from esper_lightning.kasmina.feature_maps import feature_map, first_argument
 from esper_lightning.kasmina.random_stream import RandomStream
@@ -34,6 +35,7 @@ MAX_SHADOW_RATIO = 10.0
 """Norm of a seed's output over the slot's above which it is left out of a shadow pass."""
 
 _RECORD_KEY = "_extra_state"
+_LISTED = "kasmina.possible_slots and list_slots=true list them"
 _TRAINS = (SeedStage.TRAINING, SeedStage.BLENDING, SeedStage.SHADOWING, SeedStage.PROBATIONARY)
 
 
@@ -90,7 +92,8 @@ class SeedSlot(StandIn):
         self._build = build
         self._heard = False
         self._in_steps = False
-        self._watched: list[tuple[Tensor, int]] = []
+        self._examined = False
+        self._watched: list[tuple[Tensor, int, bool]] = []
         self._stand()
 
     # -- forward ----------------------------------------------------------------------------------
@@ -105,7 +108,7 @@ class SeedSlot(StandIn):
         # The base may overwrite its input: what a parallel branch or the sample reads is set aside.
         overwritten = self.record.mutates_input and (self.listening or self.reads_input)
         kept = x.clone() if overwritten else x
-        version = None if x.is_inference() else x._version
+        version = version_of(x)
         h = self._tensor(self.base_layer(*args, **kwargs), "returns")
         for fossil in self.fossils:
             h = h + branch_output(fossil, kept, h)
@@ -155,7 +158,7 @@ class SeedSlot(StandIn):
             raise SlotUnsuitable(
                 f"slot {self.path!r}: {type(self.base_layer).__name__} {verb} "
                 f"{type(value).__name__}, a slot needs one tensor; choose a module inside or "
-                f"around it (kasmina.possible_slots and list_slots=true list them)"
+                f"around it ({_LISTED})"
             )
         return value
 
@@ -177,16 +180,42 @@ class SeedSlot(StandIn):
         self.listening, self._heard, self._in_steps = True, False, True
 
     def settle(self) -> None:
-        """After a step: see whether the host overwrote the slot's input later in the pass."""
-        self.record.mutates_input |= any(seen._version != was for seen, was in self._watched)
+        """After a step: see whether the host overwrote the slot's input later in the pass.
+
+        Raises:
+            SlotUnsuitable: the module returned its input, and the host overwrote both by either.
+        """
+        overwritten = [aliased for seen, was, aliased in self._watched if seen._version != was]
+        self.record.mutates_input |= bool(overwritten)
         self._watched = []
         self.listening &= not self._heard
+        if any(overwritten):
+            raise SlotUnsuitable(
+                f"slot {self.path!r}: {type(self.base_layer).__name__} returns its own input, "
+                f"overwritten or not, and the host writes to it afterwards: with a branch added, "
+                f"the input would not be written to; construct it with inplace=False, or choose "
+                f"{self._around()}"
+            )
+
+    def _around(self) -> str:
+        outer = self.path.rpartition(".")[0]
+        hint = f", such as {outer!r}" if outer else ""
+        return f"the module before it or the block around it{hint} ({_LISTED})"
 
     def _listen(self, x: Tensor, version: int | None, kept: Tensor, h: Tensor) -> None:
         shape = SlotShape(
             input=feature_map(kept, what=f"slot {self.path!r} input"),
             output=feature_map(h, what=f"slot {self.path!r} output"),
         )
+        if not self._examined and version is not None:
+            self._examined = True
+            if passes_on(self.base_layer, x, version, h):
+                raise SlotUnsuitable(
+                    f"slot {self.path!r}: {type(self.base_layer).__name__} returns its own input, "
+                    f"or a view of it, and computes nothing that a branch could be added to: a "
+                    f"host that works in place on the result would no longer change the input; "
+                    f"choose {self._around()}"
+                )
         if self.record.shape is None:
             self.record.shape = shape
         self._check_same_kind(shape)
@@ -201,7 +230,8 @@ class SeedSlot(StandIn):
         if not self._in_steps or not torch.is_grad_enabled():
             self.listening = False
         elif version is not None:
-            self._watched.append((x.detach(), x._version))  # the two share their version
+            aliased = self.seed is None and same_memory(x, h)
+            self._watched.append((x.detach(), x._version, aliased))  # the two share their version
 
     def _check_same_kind(self, shape: SlotShape) -> None:
         known = self.record.shape

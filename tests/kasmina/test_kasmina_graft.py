@@ -52,7 +52,6 @@ def test_every_module_from_one_feature_map_to_another_is_possible() -> None:
         "blocks.1.conv",
         "blocks.1.norm",
         "norm",
-        "dropout",
         "head",
     ]
     stem = slots["stem"]
@@ -116,10 +115,9 @@ def test_modules_that_are_not_called_with_one_tensor_of_one_shape_are_impossible
             return output.sum(0)
 
     slots = found(Odd(), torch.zeros(2, 5, dtype=torch.long))
-    assert list(slots) == ["once", "twice", "flat", "alias"]
+    assert list(slots) == ["once", "twice", "alias"], "flat returns a view of its input"
     assert [path for path, slot in slots.items() if slot.suggested] == ["once", "alias"]
     assert slots["once"].shape.input.kind is FeatureKind.TOKENS
-    assert str(slots["flat"].shape) == "tokens 5x4 -> vector 4"
 
 
 def test_inputs_by_keyword_are_inputs() -> None:
