@@ -13,7 +13,7 @@ class _StraightThrough(torch.autograd.Function):
     def forward(ctx: Any, host: Tensor, seed: Tensor, trust_radius: float) -> Tensor:
         ctx.save_for_backward(seed, _norm(host))
         ctx.trust_radius = trust_radius
-        return host.clone()
+        return _copy(host)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -22,6 +22,17 @@ class _StraightThrough(torch.autograd.Function):
         bound = ctx.trust_radius * host_norm
         pull = _norm(gradient) / bound.clamp_min(torch.finfo(bound.dtype).tiny)
         return gradient, (gradient + pull * seed.to(pull.dtype)).to(seed.dtype), None
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """With the same strides: a copy of a slice would be packed, and multiplied in another order."""
+    copy = tensor.clone()
+    if copy.stride() == tensor.stride() or 0 in tensor.stride():
+        return copy
+    spread = torch.empty_strided(
+        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+    )
+    return spread.copy_(tensor)
 
 
 def _norm(tensor: Tensor) -> Tensor:

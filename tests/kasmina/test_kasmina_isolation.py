@@ -146,6 +146,28 @@ def test_straight_through_survives_in_place_work_on_its_result() -> None:
     assert torch.equal(host.grad, 2.0 * (host > 0))
 
 
+@pytest.mark.parametrize(
+    "lay",
+    [
+        lambda t: t[..., ::2],
+        lambda t: t.chunk(2, -1)[1],
+        lambda t: t.transpose(0, 1),
+        lambda t: t[..., :1].expand(-1, -1, 5),
+        lambda t: t[:0],
+    ],
+)
+def test_straight_through_keeps_the_layout_that_the_host_may_ask_for(
+    lay: Callable[[Tensor], Tensor],
+) -> None:
+    host = lay(torch.randn(3, 4, 10))
+    out = straight_through(host, host.clone().requires_grad_(), trust_radius=0.1)
+    assert torch.equal(out, host)
+    assert out.data_ptr() != host.data_ptr() or not host.numel()
+    if 0 not in host.stride():
+        assert out.stride() == host.stride()
+        assert out.is_contiguous() == host.is_contiguous()
+
+
 def test_the_seed_sees_what_the_host_saw_before_working_in_place() -> None:
     """A module that overwrites its input must not change what a parallel seed reads."""
 
