@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esper_lightning.kasmina.passes import Loss, second_pass
+from esper_lightning.kasmina.passes import Loss, gradients_of_pass, second_pass
 from esper_lightning.kasmina.random_stream import torch_generators
 from esper_lightning.kasmina.shadow import shadow_gradients
 from esper_lightning.kasmina.slot import Pass, SeedSlot
@@ -114,7 +114,7 @@ def _trace(
         for path in taking_part:
             slots[path].passing = Pass.MAIN
         value = loss()
-        found = torch.autograd.grad(value, trained, allow_unused=True)
+        found = gradients_of_pass(value, trained)
         gradients = [
             gradient
             for parameter, gradient in zip(trained, found, strict=True)

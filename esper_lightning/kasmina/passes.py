@@ -1,6 +1,6 @@
 """Second passes through a network, beside the one that trains it, that leave no trace."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from esper_lightning.kasmina.random_stream import undisturbed_random
 from esper_lightning.kasmina.slot import Pass, SeedSlot
+from esper_lightning.leyline import UnsupportedTraining
 
 Loss = Callable[[], Tensor]
 """Runs the network forward on one batch and returns the loss; logs nothing, updates no metric."""
@@ -20,7 +21,7 @@ def second_pass(network: nn.Module, slots: Mapping[str, SeedSlot], kind: Pass) -
     The network stays in the mode in which it is. Afterwards its buffers and the random generators
     are those from before, as tensors and bit for bit; the seeds' own streams are too, but for those
     of seeds that are trained here. Gradients of parameters are not put back: take those of this
-    pass with ``torch.autograd.grad``, which leaves them alone.
+    pass with :func:`gradients_of_pass`, which leaves them alone.
 
     Args:
         network: all that the loss runs through.
@@ -76,3 +77,28 @@ def frozen_but(network: nn.Module, kept: Iterable[nn.Parameter]) -> Iterator[Non
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
+
+
+def gradients_of_pass(value: Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
+    """Gradients of a second pass, None where none arrives; those of the step are left alone.
+
+    Args:
+        value: the loss of the pass.
+        parameters: of which.
+
+    Raises:
+        UnsupportedTraining: the host checkpoints activations in the form of torch that works with
+            ``backward()`` only.
+    """
+    try:
+        return torch.autograd.grad(value, parameters, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise UnsupportedTraining(
+            "the host checkpoints activations with use_reentrant=True, which has gradients for "
+            "backward() only, and second passes (shadow incubation, the isolation monitor) take "
+            "theirs apart from the step's; call torch.utils.checkpoint.checkpoint with "
+            "use_reentrant=False, or do without second passes: LifecycleRules(monitor_every=None) "
+            "and incubation 'straight_through' or 'direct'"
+        ) from error

@@ -1,12 +1,11 @@
 """Shadow incubation: a seed trains on what its own output would do to the loss."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from esper_lightning.kasmina.passes import Loss, frozen_but, second_pass
+from esper_lightning.kasmina.passes import Loss, frozen_but, gradients_of_pass, second_pass
 from esper_lightning.kasmina.slot import Pass, SeedSlot
 
 
@@ -79,5 +78,5 @@ def shadow_gradients(
         value = loss() * scale
         if not value.requires_grad:  # the host called none of their slots on this batch
             return []
-        found: Sequence[Tensor | None] = torch.autograd.grad(value, trained, allow_unused=True)
+        found = gradients_of_pass(value, trained)
     return [(p, g) for p, g in zip(trained, found, strict=True) if g is not None]

@@ -19,11 +19,18 @@ from runs import (
     weights,
 )
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from esper_lightning.callbacks import Kasmina, Tamiyo, TrainingFlops
 from esper_lightning.karn import build as karn_build
 from esper_lightning.kasmina import Branch, LifecycleRules
-from esper_lightning.leyline import Attachment, Incubation, InvalidArgument, SlotShape
+from esper_lightning.leyline import (
+    Attachment,
+    Incubation,
+    InvalidArgument,
+    SlotShape,
+    UnsupportedTraining,
+)
 
 
 def plain_loss(module: Plain, batch: list[Tensor]) -> Tensor:
@@ -98,6 +105,35 @@ def test_shadow_needs_a_loss_and_says_so() -> None:
 def test_a_loss_that_is_none_is_refused(loss: Any, told: str) -> None:
     with pytest.raises(InvalidArgument, match=told):
         plain_run(kasmina(incubation="shadow", loss=loss))
+
+
+class Reentrant(Plain):
+    """Computes its inner layers again in the backward pass, in torch's older form or its newer."""
+
+    reentrant = True
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return checkpointed_loss(self, batch)
+
+
+def checkpointed_loss(module: Reentrant, batch: list[Tensor]) -> Tensor:
+    x, y = batch
+    h = module.net[1](module.net[0](x))
+    h = checkpoint(module.net[2:4], h, use_reentrant=module.reentrant)
+    return F.cross_entropy(module.net[4](h), y)
+
+
+@pytest.mark.parametrize("incubation", ["straight_through", "shadow"])
+def test_checkpoints_that_second_passes_cannot_cross_are_told(incubation: str) -> None:
+    grower = kasmina(incubation=incubation, loss=checkpointed_loss)
+    with pytest.raises(UnsupportedTraining, match="checkpoint with use_reentrant=False, or do"):
+        plain_run(grower, epochs=2, module=Reentrant())
+    module, again = Reentrant(), kasmina(incubation=incubation, loss=checkpointed_loss)
+    module.reentrant = False
+    plain_run(again, epochs=2, module=module)
+    record = again.bed.slots["net.2"].record.seed
+    assert record is not None
+    assert record.evidence[-1].gradient_norm
 
 
 def test_the_monitor_never_changes_training() -> None:
