@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,13 +44,27 @@ module-level function), draw its initial weights from the global torch generator
 def branch_output(branch: nn.Module, x: Tensor, h: Tensor) -> Tensor:
     """One branch's output at its attachment point, fitted to the slot's output in size and dtype.
 
+    A branch has the dtype of the host's weights at the slot. Where a feature map has another, the
+    branch is fed in its own; under autocast that is autocast's affair.
+
     Args:
         branch: what has grown.
         x: input of the wrapped module, which a parallel branch reads.
         h: the slot's output, which a series branch reads.
     """
     series = getattr(branch, "attachment", None) is Attachment.SERIES
-    output: Tensor = branch(h if series else x)
+    output: Tensor = branch(_fed(h if series else x, branch))
     if output.ndim == 4 and output.shape[2:] != h.shape[2:]:
         output = F.adaptive_avg_pool2d(output, (h.shape[2], h.shape[3]))
     return output.to(h.dtype)
+
+
+def _fed(tensor: Tensor, branch: nn.Module) -> Tensor:
+    own = next((p for p in branch.parameters() if p.is_floating_point()), None)
+    if own is None or tensor.dtype == own.dtype:
+        return tensor
+    # Autocast leaves float64 as it is.
+    is_cast = torch.is_autocast_enabled(own.device.type)
+    if is_cast and torch.float64 not in (tensor.dtype, own.dtype):
+        return tensor
+    return tensor.to(own.dtype)
