@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from esper_lightning.callbacks.event_stream import EventStream
 from esper_lightning.callbacks.treatment import HealthCheck
-from esper_lightning.kasmina import Moment, Ranks, SeedBed, system_state
+from esper_lightning.kasmina import Moment, Ranks, SeedBed, system_state, unreached
 from esper_lightning.leyline import (
     AdaptationCommand,
     CommandKind,
@@ -57,6 +57,7 @@ class Boundary:
         undone = treatment is not None and treatment.undone
         if not undone:
             self.stream.emit(*self.bed.close_epoch(self.moment))
+            self._tell_unreached()
         commanded: set[str] = set()
         if treatment is not None:
             if treatment.intervention.restored is not None:
@@ -67,6 +68,17 @@ class Boundary:
             self.decide(commanded)
         if self.governor is not None:
             self.governor.keep(self.moment, treatment)
+
+    def _tell_unreached(self) -> None:
+        for slot in unreached(self.bed.slots.values()) if self.ranks.rank == 0 else ():
+            log.warning(
+                "slot %s: no gradient reached %s in epoch %d, and it cannot learn there: the host "
+                "runs the slot under torch.no_grad, does not use or detaches its output, or "
+                "checkpoints it with use_reentrant=True; choose another slot",
+                slot.path,
+                slot.record.seed.blueprint if slot.record.seed else "its seed",
+                self.moment.epoch + 1,
+            )
 
     def settle(self) -> None:
         """The run is over, which nobody knew at its last boundary: let live seeds be settled."""

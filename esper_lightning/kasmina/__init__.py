@@ -19,6 +19,7 @@ from esper_lightning.kasmina.graft import (
 )
 from esper_lightning.kasmina.host_gradients import ENOUGH_LOOKS, HostGradients, host_overflow
 from esper_lightning.kasmina.host_paths import check_eager
+from esper_lightning.kasmina.judgement import unreached
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.optimizers import slot_groups_in_new_optimizers
 from esper_lightning.kasmina.parameter_groups import (
@@ -75,5 +76,6 @@ __all__ = [
     "slot_groups_in_new_optimizers",
     "suspects",
     "system_state",
+    "unreached",
     "what_grew",
 ]

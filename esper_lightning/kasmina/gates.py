@@ -69,10 +69,9 @@ def gradient_health(seed: SeedRecord, rules: GateRules, *, monitored: bool = Fal
     """
     last = _last(seed, SeedStage.TRAINING)
     norm = None if last is None else last.gradient_norm
-    measured = [
-        _at_least("gradient norm", norm, rules.min_gradient_norm),
-        _at_most("dropped gradients", _dropped(last), rules.max_dropped, "of steps"),
-    ]
+    measured = [_arrived(last, rules)]
+    if last is None or not last.is_unreached:
+        measured.insert(0, _at_least("gradient norm", norm, rules.min_gradient_norm))
     if monitored:
         violations = seed.isolation_violations if seed.isolation_checks else None
         measured.append(_at_most("isolation violations", violations, 0))
@@ -131,7 +130,7 @@ def system_impact(
     measured = [
         *([_at_least("gain", gain, rent, "relative")] if rules.judge_gain else []),
         *([] if finite else [_at_most("objectives that are not finite", 1, 0)]),
-        _at_most("dropped gradients", _dropped(last), rules.max_dropped, "of steps"),
+        _arrived(last, rules),
         _noise(last, rules),
     ]
     if rules.max_parameters is not None:
@@ -179,8 +178,13 @@ def _noise(last: EpochEvidence | None, rules: GateRules) -> Measurement:
     return _at_most("noise in evaluation", noise, rules.max_noise, "of its output")
 
 
-def _dropped(last: EpochEvidence | None) -> float | None:
-    return last.dropped / last.steps if last is not None and last.steps else None
+def _arrived(last: EpochEvidence | None, rules: GateRules) -> Measurement:
+    """How many gradients were not finite; where none ever came, that, and why it may be."""
+    if last is not None and last.is_unreached:
+        why = "(the slot's output is not used, or it runs under torch.no_grad)"
+        return _at_least("steps in which a gradient reached the seed", 0, 1, why)
+    dropped = last.dropped / last.steps if last is not None and last.steps else None
+    return _at_most("dropped gradients", dropped, rules.max_dropped, "of steps")
 
 
 def _regression(seed: SeedRecord, last: EpochEvidence | None, mode: str) -> float | None:

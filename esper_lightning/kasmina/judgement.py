@@ -1,13 +1,13 @@
 """From an epoch's measurements to evidence, and from evidence to the gate a slot stands before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 
 from esper_lightning.kasmina import gates
 from esper_lightning.kasmina.moment import Moment
-from esper_lightning.kasmina.record import EpochEvidence, SeedRecord, SlotRecord
+from esper_lightning.kasmina.record import TRAINED_STAGES, EpochEvidence, SeedRecord, SlotRecord
 from esper_lightning.kasmina.rules import LifecycleRules
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.kasmina.trend import relative_gain
@@ -53,6 +53,20 @@ def why_unfit(record: SlotRecord, rules: LifecycleRules) -> str:
             f"by {noise:.3g} of their norm ({rules.gates.max_noise:.3g} at most)"
         )
     return ""
+
+
+def unreached(slots: Iterable[SeedSlot]) -> list[SeedSlot]:
+    """Those whose seed was to learn in the epoch that was closed, its first, and got no gradient.
+
+    A seed that takes no part is none of them.
+    """
+    found = []
+    for slot in slots:
+        seed = slot.record.seed
+        trained = [e for e in seed.evidence if e.stage in TRAINED_STAGES] if seed else []
+        if len(trained) == 1 and trained[0].is_unreached and slot.takes_part:
+            found.append(slot)
+    return found
 
 
 class Verdict(NamedTuple):

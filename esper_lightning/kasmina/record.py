@@ -19,6 +19,14 @@ from esper_lightning.leyline import (
 
 RECORD_VERSION = 1
 
+TRAINED_STAGES = (
+    SeedStage.TRAINING,
+    SeedStage.BLENDING,
+    SeedStage.SHADOWING,
+    SeedStage.PROBATIONARY,
+)
+"""In which a live seed's parameters belong to the optimiser."""
+
 
 class EpochEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What one epoch told about one live seed.
@@ -46,6 +54,12 @@ class EpochEvidence(msgspec.Struct, frozen=True, kw_only=True):
     loss_spread: float | None
     objective: float | None
     noise: float | None = None
+
+    @property
+    def is_unreached(self) -> bool:
+        """True where the network trained and no gradient came to a seed that was to learn."""
+        seen = self.gradient_norm is not None or self.steps > 0
+        return self.loss is not None and not seen and self.stage in TRAINED_STAGES
 
 
 class SeedRecord(msgspec.Struct, kw_only=True):

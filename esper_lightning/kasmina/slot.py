@@ -12,7 +12,7 @@ from esper_lightning.kasmina.aliasing import passes_on, same_memory, version_of
 from esper_lightning.kasmina.branch import Branch, BuildBranch, branch_output
 from esper_lightning.kasmina.feature_maps import feature_map, first_argument
 from esper_lightning.kasmina.random_stream import RandomStream
-from esper_lightning.kasmina.record import SeedRecord, SlotRecord, read_record
+from esper_lightning.kasmina.record import TRAINED_STAGES, SeedRecord, SlotRecord, read_record
 from esper_lightning.kasmina.stand_in import StandIn
 from esper_lightning.kasmina.straight_through import straight_through
 from esper_lightning.leyline import (
@@ -36,7 +36,6 @@ MAX_SHADOW_RATIO = 10.0
 
 _RECORD_KEY = "_extra_state"
 _LISTED = "kasmina.possible_slots and list_slots=true list them"
-_TRAINS = (SeedStage.TRAINING, SeedStage.BLENDING, SeedStage.SHADOWING, SeedStage.PROBATIONARY)
 
 
 class Pass(Enum):
@@ -292,7 +291,7 @@ class SeedSlot(StandIn):
     @property
     def trains(self) -> bool:
         """True while a live seed's parameters belong to the optimiser."""
-        return self.seed is not None and self.record.stage in _TRAINS
+        return self.seed is not None and self.record.stage in TRAINED_STAGES
 
     @property
     def takes_part(self) -> bool:

@@ -211,6 +211,18 @@ def test_an_epoch_without_steps_says_nothing_about_gradients() -> None:
     assert named(g1(replace(HEALTHY, steps=0)), "dropped gradients").value is None
 
 
+@pytest.mark.parametrize(("ask", "stage"), [(g1, SeedStage.TRAINING), (g4, SeedStage.PROBATIONARY)])
+def test_a_seed_that_no_gradient_reached_is_told_so(
+    ask: Callable[..., GateResult], stage: SeedStage
+) -> None:
+    nothing = replace(HEALTHY, stage=stage, gradient_norm=None, gradient_spread=None, steps=0)
+    assert nothing.is_unreached
+    assert failed(ask(nothing)) == ["steps in which a gradient reached the seed"]
+    assert "reached the seed 0 >= 1 (the slot's output is not used, or it runs" in str(ask(nothing))
+    assert not replace(nothing, loss=None).is_unreached, "nothing was trained"
+    assert not replace(nothing, stage=SeedStage.CULLED).is_unreached
+
+
 @pytest.mark.parametrize("ask", [g2, g3])
 def test_a_regression_is_relative_and_knows_what_is_better(ask: Callable[..., GateResult]) -> None:
     worse, better = replace(HEALTHY, objective=1.5), replace(HEALTHY, objective=0.5)
