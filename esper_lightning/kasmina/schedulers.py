@@ -3,19 +3,21 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import TracebackType
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CyclicLR,
     LambdaLR,
+    LRScheduler,
     MultiplicativeLR,
     OneCycleLR,
     ReduceLROnPlateau,
 )
 from torch.optim.swa_utils import SWALR
 
-from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline import EsperError, InvalidArgument
 
 PER_GROUP: Mapping[type, tuple[str, ...]] = {
     LambdaLR: ("lr_lambda",),
@@ -36,18 +38,32 @@ def entries_for_slots(sources: Sources) -> Iterator[None]:
     """Lists with one entry for each of the module's own groups serve the groups of slots too.
 
     A slot's group takes the entry of the group that it follows. Lists that are as long as all
-    groups together stay as they are.
+    groups together stay as they are. What schedulers that are not torch's do with lists is not
+    known: they must be made for all groups.
 
     Args:
         sources: of an optimiser; None for one that has no groups of slots.
 
     Raises:
-        InvalidArgument: a scheduler is created with a list of another length.
+        InvalidArgument: a scheduler is created with a list of another length, or one of somebody's
+            own does not give every group a rate.
     """
     with ExitStack() as stack:
-        for scheduler, names in PER_GROUP.items():
-            stack.enter_context(_initialised_by(scheduler, _extending(scheduler, names, sources)))
-        yield
+        stack.enter_context(_initialised_by(LRScheduler, _counting(sources)))
+        for kind, names in PER_GROUP.items():
+            stack.enter_context(_initialised_by(kind, _extending(kind, names, sources)))
+        try:
+            yield
+        except EsperError:
+            raise
+        except (ValueError, IndexError, AssertionError) as error:
+            scheduler, optimizer = _failed_in(error.__traceback__)
+            follows = sources(optimizer) if optimizer is not None else None
+            if follows is None:
+                raise
+            raise _not_for_slots(
+                scheduler, f"failed ({type(error).__name__}: {error})", follows
+            ) from error
 
 
 @contextmanager
@@ -75,6 +91,61 @@ def _extending(cls: type, names: Sequence[str], sources: Sources) -> Callable[..
         original(*given.args, **given.kwargs)
 
     return init
+
+
+def _counting(sources: Sources) -> Callable[..., None]:
+    """Construction of any scheduler, in which one of somebody's own is asked for all rates."""
+    original = vars(LRScheduler)["__init__"]
+
+    def init(self: LRScheduler, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        follows = sources(optimizer) if isinstance(optimizer, Optimizer) else None
+        if follows is None or _is_torchs(self):
+            original(self, optimizer, *args, **kwargs)
+            return
+        ask = self.get_lr
+
+        def get_lr() -> list[Any]:
+            rates = list(ask())
+            if len(rates) != len(follows):
+                said = f"gave {len(rates)} rates for {len(follows)} groups"
+                raise _not_for_slots(self, said, follows)
+            return rates
+
+        vars(self)["get_lr"] = get_lr
+        try:
+            original(self, optimizer, *args, **kwargs)
+        finally:
+            vars(self).pop("get_lr", None)
+
+    return init
+
+
+def _failed_in(trace: TracebackType | None) -> tuple[object, Optimizer | None]:
+    """The scheduler of somebody's own in whose construction an error arose, and its optimiser."""
+    while trace is not None:
+        frame = trace.tb_frame
+        scheduler = frame.f_locals.get("self")
+        if frame.f_code.co_name == "__init__" and isinstance(scheduler, LRScheduler):
+            given = [*frame.f_locals.values(), vars(scheduler).get("optimizer")]
+            optimizer = next((each for each in given if isinstance(each, Optimizer)), None)
+            return scheduler, None if _is_torchs(scheduler) else optimizer
+        trace = trace.tb_next
+    return None, None
+
+
+def _is_torchs(scheduler: LRScheduler) -> bool:
+    return type(scheduler).__module__.startswith("torch.")
+
+
+def _not_for_slots(scheduler: object, said: str, follows: Sequence[int]) -> InvalidArgument:
+    own = len(set(follows))
+    return InvalidArgument(
+        f"scheduler {type(scheduler).__name__} {said}; the optimiser has {len(follows) - own} "
+        f"groups of slots after the {own} of the module's own, and a scheduler must give each "
+        f"a rate: take their number from len(optimizer.param_groups) and give a slot's group an "
+        f"entry of its own, or use LambdaLR with a function for each of the module's own groups, "
+        f"which growth extends by itself"
+    )
 
 
 def _extended(entries: Sequence[Any], follows: Sequence[int], *, what: str) -> list[Any]:

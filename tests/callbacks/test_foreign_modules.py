@@ -22,6 +22,7 @@ from esper_lightning.kasmina import LifecycleRules
 from esper_lightning.leyline import (
     CommandKind,
     Incubation,
+    InvalidArgument,
     SeedStage,
     SlotUnsuitable,
     UnsupportedOptimizer,
@@ -152,6 +153,59 @@ def test_a_plateau_scheduler_with_a_list_works() -> None:
     _, trainer = fit(make(configure), epochs=6)
     rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
     assert rates == pytest.approx([0.03, *[1e-3] * 9])
+
+
+class Factors(schedulers.LRScheduler):
+    """Somebody's own: one factor for each group."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, factors: list[float], how: str) -> None:
+        self.factors, self.how = factors, how
+        if how == "checks" and len(factors) != len(optimizer.param_groups):
+            raise ValueError("one factor for each group")
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[Any]:
+        if self.how == "indexes":
+            return [rate * self.factors[n] for n, rate in enumerate(self.base_lrs)]
+        strict = self.how == "strict"
+        return [r * f for r, f in zip(self.base_lrs, self.factors, strict=strict)]
+
+
+def factored(factors: list[float], how: str) -> Callable[[LightningModule], Any]:
+    return scheduled(lambda o: Factors(o, factors, how))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("strict", "failed .ValueError: zip"),
+        ("checks", "failed .ValueError: one factor for each group"),
+        ("indexes", "failed .IndexError: list index out of range"),
+        ("silent", "gave 2 rates for 10 groups"),
+    ],
+)
+def test_a_scheduler_of_ones_own_without_a_rate_for_slots_is_told(how: str, said: str) -> None:
+    says = rf"scheduler Factors {said}.*8 groups of slots after the 2 of the module's own.*LambdaLR"
+    with pytest.raises(InvalidArgument, match=says):
+        fit(make(factored([1.0, 0.5], how)))
+
+
+def test_a_scheduler_of_ones_own_with_a_rate_for_each_group_grows() -> None:
+    _, trainer = fit(make(factored([1.0, *[0.5] * 9], "strict")), epochs=2)
+    assert "get_lr" not in vars(trainer.lr_scheduler_configs[0].scheduler)
+    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    assert rates == [rates[0], *[rates[1]] * 9]
+
+
+def test_what_else_goes_wrong_in_configure_optimizers_is_raised_as_it_is() -> None:
+    with pytest.raises(ValueError, match="^Expected positive integer"):
+        fit(make(scheduled(lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=-1))))
+
+    def wrong(module: LightningModule) -> Any:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        fit(make(wrong))
 
 
 # -- forms and refusals -----------------------------------------------------------------------
