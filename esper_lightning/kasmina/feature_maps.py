@@ -17,6 +17,8 @@ _KIND_OF_RANK = {4: FeatureKind.SPATIAL, 3: FeatureKind.TOKENS, 2: FeatureKind.V
 def feature_map(tensor: Tensor, *, what: str = "tensor") -> FeatureMap:
     """The feature map of a batch.
 
+    The rank alone tells its kind: ``(B, C, L)`` of an ``nn.Conv1d`` is taken for ``(B, T, D)``.
+
     Args:
         tensor: ``(B, C, H, W)``, ``(B, T, D)`` or ``(B, D)``.
         what: a name for the error.

@@ -22,7 +22,6 @@ from esper_lightning.kasmina import LifecycleRules
 from esper_lightning.leyline import (
     CommandKind,
     Incubation,
-    InvalidArgument,
     SeedStage,
     SlotUnsuitable,
     UnsupportedOptimizer,
@@ -153,59 +152,6 @@ def test_a_plateau_scheduler_with_a_list_works() -> None:
     _, trainer = fit(make(configure), epochs=6)
     rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
     assert rates == pytest.approx([0.03, *[1e-3] * 9])
-
-
-class Factors(schedulers.LRScheduler):
-    """Somebody's own: one factor for each group."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, factors: list[float], how: str) -> None:
-        self.factors, self.how = factors, how
-        if how == "checks" and len(factors) != len(optimizer.param_groups):
-            raise ValueError("one factor for each group")
-        super().__init__(optimizer)
-
-    def get_lr(self) -> list[Any]:
-        if self.how == "indexes":
-            return [rate * self.factors[n] for n, rate in enumerate(self.base_lrs)]
-        strict = self.how == "strict"
-        return [r * f for r, f in zip(self.base_lrs, self.factors, strict=strict)]
-
-
-def factored(factors: list[float], how: str) -> Callable[[LightningModule], Any]:
-    return scheduled(lambda o: Factors(o, factors, how))
-
-
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ("strict", "failed .ValueError: zip"),
-        ("checks", "failed .ValueError: one factor for each group"),
-        ("indexes", "failed .IndexError: list index out of range"),
-        ("silent", "gave 2 rates for 10 groups"),
-    ],
-)
-def test_a_scheduler_of_ones_own_without_a_rate_for_slots_is_told(how: str, said: str) -> None:
-    says = rf"scheduler Factors {said}.*8 groups of slots after the 2 of the module's own.*LambdaLR"
-    with pytest.raises(InvalidArgument, match=says):
-        fit(make(factored([1.0, 0.5], how)))
-
-
-def test_a_scheduler_of_ones_own_with_a_rate_for_each_group_grows() -> None:
-    _, trainer = fit(make(factored([1.0, *[0.5] * 9], "strict")), epochs=2)
-    assert "get_lr" not in vars(trainer.lr_scheduler_configs[0].scheduler)
-    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-    assert rates == [rates[0], *[rates[1]] * 9]
-
-
-def test_what_else_goes_wrong_in_configure_optimizers_is_raised_as_it_is() -> None:
-    with pytest.raises(ValueError, match="^Expected positive integer"):
-        fit(make(scheduled(lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=-1))))
-
-    def wrong(module: LightningModule) -> Any:
-        raise ValueError("mine")
-
-    with pytest.raises(ValueError, match="^mine$"):
-        fit(make(wrong))
 
 
 # -- forms and refusals -----------------------------------------------------------------------
@@ -462,57 +408,3 @@ def test_a_grown_module_is_validated_tested_and_asked(tmp_path: Path) -> None:
     assert measured == again.validate(fresh, val, ckpt_path=path, verbose=False) + again.test(
         fresh, val, ckpt_path=path, verbose=False
     )
-
-
-# -- seeds that cannot learn ------------------------------------------------------------------
-
-
-class Deaf(Plain):
-    """Runs its first layers without gradients, or does not use what a layer returns."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        x, y = batch
-        if self.how == "no_grad":
-            with torch.no_grad():
-                h = self.net[0](x)
-        else:
-            h = self.net[0](x)
-        inner = self.net[2](torch.relu(h))
-        h = h if self.how == "unused" else inner
-        return nn.functional.cross_entropy(self.net[4](torch.relu(h)), y)
-
-
-@pytest.mark.parametrize("incubation", [Incubation.DIRECT, Incubation.STRAIGHT_THROUGH])
-@pytest.mark.parametrize(("how", "slot"), [("no_grad", "net.0"), ("unused", "net.2")])
-def test_a_seed_that_no_gradient_reaches_is_told_at_its_first_boundary(
-    how: str, slot: str, incubation: Incubation, caplog: pytest.LogCaptureFixture
-) -> None:
-    lines = {
-        0: [plant("net.0", "parallel_mlp"), plant("net.2", "parallel_mlp")],
-        2: [tell(CommandKind.FOSSILIZE, slot)],
-    }
-    kasmina, tamiyo = growth(lines, incubation=incubation)
-    refused: list[str] = []
-    kasmina.subscribe(lambda event: refused.append(getattr(event, "refused", "") or ""))
-    with caplog.at_level("WARNING"):
-        plain_trainer([kasmina, tamiyo], epochs=4).fit(Deaf(how), *plain_data())
-    assert caplog.text.count("no gradient reached") == 1
-    told = f"slot {slot}: no gradient reached parallel_mlp in epoch 2, and it cannot learn there"
-    assert told in caplog.text
-    record = kasmina.bed.slots[slot].record
-    if incubation is Incubation.DIRECT:
-        assert any("a gradient reached the seed 0 >= 1" in text for text in refused)
-    else:
-        assert "a gradient reached the seed 0 >= 1" in record.reason
-
-
-def test_seeds_that_learn_or_had_nothing_to_learn_from_are_not_complained_about(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with caplog.at_level("WARNING"):
-        plain_trainer(growth(), epochs=4).fit(Plain(), *plain_data())
-    assert "no gradient reached" not in caplog.text

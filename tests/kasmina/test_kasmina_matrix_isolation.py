@@ -197,6 +197,8 @@ def test_the_monitor_notices_it_too() -> None:
 
 def test_the_readme_tells_how_many_cells_there_are() -> None:
     every = {str(cell) for planting in PLANTINGS for cell in cells(*planting)}
-    told = re.findall(r"([\d,]+) cells", (Path(__file__).parents[2] / "README.md").read_text())
-    assert told
-    assert set(told) == {f"{len(every):,}"}
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    told = set(re.findall(r"([\d,]+) cells", readme))
+    in_each = {len(list(cells(*planting))) for planting in PLANTINGS}
+    assert told == {f"{len(every):,}", *map(str, in_each)}
+    assert set(re.findall(r"(\d+) tests", readme)) == {str(len(PLANTINGS))}
