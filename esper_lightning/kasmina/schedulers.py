@@ -54,12 +54,10 @@ def entries_for_slots(sources: Sources) -> Iterator[None]:
             stack.enter_context(_initialised_by(kind, _extending(kind, names, sources)))
         try:
             yield
-        except EsperError:
-            raise
         except (ValueError, IndexError, AssertionError) as error:
             scheduler, optimizer = _failed_in(error.__traceback__)
             follows = sources(optimizer) if optimizer is not None else None
-            if follows is None:
+            if follows is None or isinstance(error, EsperError):
                 raise
             raise _not_for_slots(
                 scheduler, f"failed ({type(error).__name__}: {error})", follows
