@@ -38,8 +38,8 @@ def slot_paths(
         return list(slots)
     if module.example_input_array is None:
         raise InvalidArgument(
-            "slots='auto' needs one batch of inputs to find the network's blocks: set "
-            "self.example_input_array in the module, or name the slots"
+            "slots='auto' runs the module's forward on one batch of inputs to find the network's "
+            "blocks: set self.example_input_array in the module, or name the slots"
         )
     with probing(module):
         return auto_slots(network, lambda: run_example(module), fits=fits)

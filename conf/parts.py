@@ -35,7 +35,8 @@ def build_data(cfg: DictConfig, kind: type[Data]) -> Data:
 def build_module(cfg: DictConfig, data: Any, kind: type[Module]) -> tuple[Module | Tolaria, Any]:
     """Tolaria with a host for the data's shapes, or the user's own module, a ``kind``.
 
-    Either gets a few real inputs, if the data can tell, to learn the shapes of slots from.
+    Either gets a few real inputs, if the data can tell and it has a ``forward`` to run on them, to
+    learn the shapes of slots from; without, the first batch tells.
 
     Returns:
         The module, and the network in it to which slot paths are relative.
@@ -46,11 +47,13 @@ def build_module(cfg: DictConfig, data: Any, kind: type[Module]) -> tuple[Module
     """
     if cfg.module is not None:
         own: Any = build_own(cfg.module, "module", kind)
-        if own.example_input_array is None and hasattr(data, "example_input"):
+        has_forward = type(own).forward is not getattr(kind, "forward", None)
+        if own.example_input_array is None and has_forward and hasattr(data, "example_input"):
             own.example_input_array = data.example_input()
         if cfg.list_slots and own.example_input_array is None:
             raise InvalidArgument(
-                "list_slots needs one batch of inputs: set self.example_input_array in the module"
+                f"list_slots=true runs the forward of {type(own).__name__} on one batch of inputs: "
+                f"define forward, and set self.example_input_array in the module"
             )
         return own, own
     missing = [

@@ -85,6 +85,29 @@ def test_slots_of_a_module_of_ones_own_are_listed_on_data_of_this_project(
     assert "parallel_mlp" in told
 
 
+ON_DIGITS = ("data=digits", "kasmina.slots=[body.1]", "kasmina.monitor=val_loss")
+
+
+def test_a_module_without_forward_learns_its_shapes_from_the_first_batch(
+    entry: ModuleType, project: Path
+) -> None:
+    policy = ("tamiyo=periodic", "tamiyo.policy.start=1")
+    asked = ("module=my_own_project.Forwardless", *ON_DIGITS, *SHORT, *policy, "data.subset=160")
+    results = entry.train(composed(*asked, output_dir=project / "run"))
+    assert {"val_loss", "test_loss"} <= set(results)
+    summary = json.loads((project / "run/summary.json").read_text())
+    assert summary["culled"] or summary["grown"], "nothing was planted"
+
+
+@pytest.mark.parametrize("asked", ["list_slots=true", "kasmina.slots=auto"])
+def test_a_module_without_forward_names_its_slots(
+    entry: ModuleType, project: Path, asked: str
+) -> None:
+    words = ("module=my_own_project.Forwardless", *ON_DIGITS, *SHORT, asked)
+    with pytest.raises(InvalidArgument, match=r"forward.*example_input_array"):
+        entry.train(composed(*words, output_dir=project / "run"))
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
