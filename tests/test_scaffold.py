@@ -90,7 +90,7 @@ CHEAP = {
     "pytest": ["pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/leyline"],
     "ruff check .": ["ruff", "check", "esper_lightning/leyline"],
     "ruff format --check .": ["ruff", "format", "--check", "esper_lightning/leyline"],
-    "mypy": ["mypy", "--version"],
+    "mypy": ["mypy", "--follow-imports", "silent", "esper_lightning/leyline/errors.py"],
     "pylint --rcfile .codacy/tools-configs/pylint.rc esper_lightning callbacks train.py": [
         *("pylint", "--rcfile", ".codacy/tools-configs/pylint.rc", "esper_lightning/leyline")
     ],
