@@ -34,6 +34,7 @@ from esper_lightning.leyline import (
     SeedStage,
     TrainingHalted,
 )
+from esper_lightning.leyline.arguments import check_whole
 from esper_lightning.tolaria import (
     Alarm,
     GroupwiseLR,
@@ -75,10 +76,7 @@ class Governor(Callback):
 
     def __init__(self, *, rules: HealthRules | None = None, snapshots: int = 5) -> None:
         super().__init__()
-        if type(snapshots) is not int or snapshots < 1:
-            raise InvalidArgument(
-                f"snapshots must be a whole number of at least 1, got {snapshots!r}"
-            )
+        check_whole("snapshots", snapshots, least=1)
         if not isinstance(rules, HealthRules | None):
             raise InvalidArgument(f"rules must be HealthRules, got {rules!r}")
         self.rules = rules or HealthRules()

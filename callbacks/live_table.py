@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from esper_lightning.callbacks.found import find
 from esper_lightning.leyline import Event, InvalidArgument
+from esper_lightning.leyline.arguments import check_number
 from esper_lightning.nissa.board import BatchCount, Board
 from esper_lightning.nissa.plain_line import plain_line
 from esper_lightning.nissa.screen import Screen
@@ -28,6 +29,7 @@ class LiveTable(ProgressBar):
 
     def __init__(self, refresh_hz: float = 4.0) -> None:
         super().__init__()
+        check_number("refresh_hz", refresh_hz)
         if not refresh_hz > 0:
             raise InvalidArgument(f"refresh_hz must be positive, got {refresh_hz}")
         self._board = Board()

@@ -106,7 +106,7 @@ def test_the_possible_slots_of_a_host_can_be_listed(
         ("kasmina.incubation=warm", "'warm' is unknown; .*straight_through.*direct"),
         ("host.widht=8", "widht"),
         ("tamiyo=nobody", "nobody"),
-        ("host.width=0", "width must be at least 1"),
+        ("host.width=0", "width must be a whole number of at least 1"),
         ("kasmina.rules.embargo=0", "embargo must be a whole number of at least 1, got 0"),
         ("kasmina.rules.blend.curve=wavy", "'wavy' is unknown.*cosine"),
         ("kasmina.fossils=nowhere.json", "no such file; give a run's summary.json"),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from esper_lightning.leyline import BlendSchedule, InvalidArgument, SeedStage
+from esper_lightning.leyline.arguments import check_flag, check_whole, is_number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +42,12 @@ class GateRules:
     judge_gain: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.judge_gain, bool):
-            raise InvalidArgument(
-                f"gate rule judge_gain must be true or false, got {self.judge_gain!r}"
-            )
+        check_flag("gate rule judge_gain", self.judge_gain)
         for entry in fields(self):
             value = getattr(self, entry.name)
             if entry.name == "judge_gain" or (value is None and entry.name == "max_parameters"):
                 continue
-            if not (_is_number(value) and 0 <= value < math.inf):
+            if not (is_number(value) and 0 <= value < math.inf):
                 raise InvalidArgument(
                     f"gate rule {entry.name} must be a finite number of at least 0, got {value!r}"
                 )
@@ -99,10 +97,10 @@ class LifecycleRules:
             ("gates", self.gates, GateRules),
             ("min_ages", self.min_ages, Mapping),
             ("max_ages", self.max_ages, Mapping),
-            ("seed", self.seed, int),
         ):
             if not isinstance(given, kind):
                 raise InvalidArgument(f"{name} must be of type {kind.__name__}, got {given!r}")
+        check_whole("seed", self.seed)
         for name, ages, known in (
             ("min_ages", self.min_ages, _MIN_AGES),
             ("max_ages", self.max_ages, _MAX_AGES),
@@ -113,11 +111,11 @@ class LifecycleRules:
                         f"{name}[{stage!r}] = {age!r}: stages are {', '.join(known)}, "
                         f"ages whole epochs, at least 1"
                     )
-        if not (_is_number(self.trust_radius) and 0 < self.trust_radius < math.inf):
+        if not (is_number(self.trust_radius) and 0 < self.trust_radius < math.inf):
             raise InvalidArgument(
                 f"trust_radius must be positive and finite, got {self.trust_radius!r}"
             )
-        if not (_is_number(self.shadow_share) and 0 < self.shadow_share <= 1):
+        if not (is_number(self.shadow_share) and 0 < self.shadow_share <= 1):
             raise InvalidArgument(
                 f"shadow_share must be above 0 and at most 1, got {self.shadow_share!r}"
             )
@@ -127,12 +125,7 @@ class LifecycleRules:
             ("monitor_every", self.monitor_every, True),
             ("max_violations", self.max_violations, False),
         ):
-            if number is None and optional:
-                continue
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise InvalidArgument(
-                    f"{name} must be a whole number of at least 1, got {number!r}"
-                )
+            check_whole(name, number, least=1, or_none=optional)
         for name in _MIN_AGES:
             least, most = self.min_age(SeedStage[name]), self.max_age(SeedStage[name])
             if most < least:
@@ -148,7 +141,3 @@ class LifecycleRules:
     def max_age(self, stage: SeedStage) -> int:
         """Epochs after which a seed in ``stage`` is culled."""
         return self.max_ages.get(stage.name, _MAX_AGES[stage.name])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

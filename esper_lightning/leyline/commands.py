@@ -4,6 +4,7 @@ from enum import Enum
 
 import msgspec
 
+from esper_lightning.leyline.arguments import check_whole
 from esper_lightning.leyline.errors import InvalidArgument
 from esper_lightning.leyline.stages import CommandKind
 
@@ -35,10 +36,8 @@ class BlendSchedule(msgspec.Struct, frozen=True, kw_only=True):
         if self.curve not in curves:
             raise InvalidArgument(f"blend curve {self.curve!r} is unknown; allowed: {curves}")
         msgspec.structs.force_setattr(self, "curve", BlendCurve(self.curve))
-        if not isinstance(self.num_steps, int) or self.num_steps < 1:
-            raise InvalidArgument(
-                f"blend num_steps must be a whole number of at least 1, got {self.num_steps!r}"
-            )
+        check_whole("blend num_steps", self.num_steps, least=1)
+        msgspec.structs.force_setattr(self, "num_steps", int(self.num_steps))  # NumPy's is no JSON
 
 
 class Incubation(str, Enum):

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from esper_lightning.leyline import InvalidArgument, SystemState
+from esper_lightning.leyline.arguments import check_number
 
 BACKWARD_FACTOR = 3
 """Training FLOPs over forward FLOPs: the backward pass does two products for each of the forward's
@@ -105,6 +106,7 @@ class GrowthBudget:
     def __post_init__(self) -> None:
         for name in ("max_parameters", "max_growth", "max_flops_growth"):
             limit = getattr(self, name)
+            check_number(name, limit, or_none=True)
             if limit is not None and not (math.isfinite(limit) and limit >= 0):
                 raise InvalidArgument(
                     f"{name} must be at least 0 and finite, got {limit}; None is no limit"
@@ -128,6 +130,16 @@ class GrowthBudget:
         if host is None or now is None or not (math.isfinite(host) and math.isfinite(now)):
             return 0.0, "max_flops_growth is set and the network's FLOPs were not counted"
         return max(0.0, _floor(self.max_flops_growth * host) - (now - host)), ""
+
+
+def check_budget(budget: object) -> None:
+    """Refuse what is no budget; None takes the default.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    if not isinstance(budget, GrowthBudget | None):
+        raise InvalidArgument(f"budget must be a GrowthBudget, got {budget!r}")
 
 
 def _floor(value: float) -> float:

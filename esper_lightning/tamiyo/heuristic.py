@@ -8,8 +8,9 @@ import msgspec
 
 from esper_lightning.karn import CATALOGUE, Blueprint, Tier
 from esper_lightning.leyline import CommandKind, InvalidArgument, SeedState, SystemState
+from esper_lightning.leyline.arguments import check_flag, check_number, check_whole
 from esper_lightning.tamiyo import pressure
-from esper_lightning.tamiyo.budget import GrowthBudget
+from esper_lightning.tamiyo.budget import GrowthBudget, check_budget
 from esper_lightning.tamiyo.planting import plan
 from esper_lightning.tamiyo.plateau import check_mode, worsening
 from esper_lightning.tamiyo.policy import Choice, Policy, restore, wait
@@ -80,8 +81,11 @@ class Heuristic(Policy):
         require_zero_at_birth: bool = True,
         catalogue: Mapping[str, Blueprint] = CATALOGUE,
     ) -> None:
-        if max_live < 1:
-            raise InvalidArgument(f"max_live must be at least 1 seed, got {max_live}")
+        check_whole("max_live", max_live, least=1)
+        check_flag("overlap", overlap)
+        check_number("spend", spend)
+        check_number("min_growth", min_growth)
+        check_budget(budget)
         if not 0 < spend <= 1:
             raise InvalidArgument(f"spend is a share above 0 and at most 1, got {spend}")
         if not min_growth >= 0:

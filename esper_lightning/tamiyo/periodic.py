@@ -7,7 +7,8 @@ import msgspec
 
 from esper_lightning.karn import CATALOGUE, Blueprint
 from esper_lightning.leyline import CommandKind, InvalidArgument, SeedStage, SeedState, SystemState
-from esper_lightning.tamiyo.budget import GrowthBudget
+from esper_lightning.leyline.arguments import check_names, check_whole
+from esper_lightning.tamiyo.budget import GrowthBudget, check_budget
 from esper_lightning.tamiyo.policy import Choice, Policy, restore, wait
 from esper_lightning.tamiyo.shortlist import Offer, Shortlist
 from esper_lightning.tamiyo.trial import describe, has_passed, is_last, live, settle
@@ -55,9 +56,10 @@ class Periodic(Policy):
         require_zero_at_birth: bool = True,
         catalogue: Mapping[str, Blueprint] = CATALOGUE,
     ) -> None:
-        for name, value, least in (("period", period, 1), ("start", start, 1), ("trial", trial, 1)):
-            if value < least:
-                raise InvalidArgument(f"{name} must be at least {least} epoch, got {value}")
+        for name, value in (("period", period), ("start", start), ("trial", trial)):
+            check_whole(name, value, least=1)
+        check_names("blueprints", blueprints)
+        check_budget(budget)
         if slots not in ("all", "round_robin"):
             raise InvalidArgument(f"slots must be 'all' or 'round_robin', got {slots!r}")
         self._period = period

@@ -12,6 +12,7 @@ from esper_lightning.leyline import (
     SlotShape,
     UnknownBlueprint,
 )
+from esper_lightning.leyline.arguments import check_flag, check_names
 from esper_lightning.tamiyo.budget import BACKWARD_FACTOR, Price, Room
 from esper_lightning.tamiyo.policy import Choice
 
@@ -74,6 +75,7 @@ class Shortlist:
         require_zero_at_birth: bool = True,
         catalogue: Mapping[str, Blueprint] = CATALOGUE,
     ) -> None:
+        check_flag("require_zero_at_birth", require_zero_at_birth)
         if blueprints is None:
             allowed = {Tier(tier) for tier in tiers}
             self._blueprints = tuple(
@@ -83,6 +85,7 @@ class Shortlist:
                 and (blueprint.zero_at_birth or not require_zero_at_birth)
             )
             return
+        check_names("blueprints", blueprints)
         if not blueprints or len(set(blueprints)) < len(blueprints):
             raise InvalidArgument(
                 f"blueprints must be different names, at least one, got {list(blueprints)}; "

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from esper_lightning.leyline import InvalidArgument, SystemState
+from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.tamiyo.plateau import MIN_POINTS, Curve, improvement
 
 
@@ -45,8 +46,10 @@ class Timing:
 
     def __post_init__(self) -> None:
         for name, least in (("min_epoch", 1), ("min_remaining", 1), ("patience", 0)):
-            if getattr(self, name) < least:
-                raise InvalidArgument(f"{name} must be at least {least}, got {getattr(self, name)}")
+            check_whole(name, getattr(self, name), least=least)
+        check_whole("window", self.window)
+        check_number("min_improvement", self.min_improvement)
+        check_number("latest_fraction", self.latest_fraction, or_none=True)
         if not math.isfinite(self.min_improvement):
             raise InvalidArgument(
                 f"min_improvement is a relative improvement per epoch (0.01 for 1 %), "

@@ -13,6 +13,7 @@ from esper_lightning.leyline import (
     SeedState,
     SystemState,
 )
+from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.tamiyo.policy import Choice
 
 
@@ -38,8 +39,9 @@ class Trial:
     max_dropped: float
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise InvalidArgument(f"a trial lasts at least 1 epoch, got {self.epochs}")
+        check_whole("trial", self.epochs, least=1)
+        check_number("max_regression", self.max_regression)
+        check_number("max_dropped", self.max_dropped)
         if not self.max_regression > 0:
             raise InvalidArgument(
                 f"max_regression must be above 0, got {self.max_regression}; 0.5 ends a trial when "

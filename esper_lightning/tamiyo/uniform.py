@@ -9,7 +9,8 @@ import msgspec
 
 from esper_lightning.karn import CATALOGUE, Blueprint, Tier
 from esper_lightning.leyline import CommandKind, InvalidArgument, SeedState, SystemState
-from esper_lightning.tamiyo.budget import GrowthBudget, Price, Room
+from esper_lightning.leyline.arguments import check_number, check_whole
+from esper_lightning.tamiyo.budget import GrowthBudget, Price, Room, check_budget
 from esper_lightning.tamiyo.policy import Choice, Policy, restore, wait
 from esper_lightning.tamiyo.shortlist import Shortlist
 from esper_lightning.tamiyo.trial import is_last, settle
@@ -68,6 +69,9 @@ class RandomPolicy(Policy):
         require_zero_at_birth: bool = True,
         catalogue: Mapping[str, Blueprint] = CATALOGUE,
     ) -> None:
+        check_whole("seed", seed)
+        check_number("action_rate", action_rate)
+        check_budget(budget)
         if not 0 <= action_rate <= 1:
             raise InvalidArgument(f"action_rate is a probability, 0 to 1, got {action_rate}")
         if not kinds or CommandKind.NOOP in kinds:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from esper_lightning.leyline import AlarmLevel, InvalidArgument
+from esper_lightning.leyline.arguments import check_number, check_whole, is_number
 
 _CLEARLY = 3.0
 """Times the usual size of a curve's changes by chance that one must be larger than."""
@@ -45,14 +46,11 @@ class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, least in (("loss_factor", 1.0), ("gradient_factor", 1.0), ("max_drop", 0.0)):
             value = getattr(self, name)
-            if not _is_number(value) or not value > least:
+            if not is_number(value) or not value > least:
                 raise InvalidArgument(f"{name} must be above {least:g}, got {value!r}")
-        if not _is_number(self.min_drop) or self.min_drop < 0:
-            raise InvalidArgument(f"min_drop must be 0 or above, got {self.min_drop!r}")
+        check_number("min_drop", self.min_drop, least=0)
         for name in ("window", "max_rollbacks", "period"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise InvalidArgument(f"{name} must be a whole number of at least 1, got {value!r}")
+            check_whole(name, getattr(self, name), least=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,7 +225,3 @@ def _noise(curve: Iterable[float], sign: float) -> float:
 
 def _root_mean_square(values: Sequence[float]) -> float:
     return math.sqrt(sum(value * value for value in values) / max(len(values), 1))
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and value == value

@@ -6,6 +6,18 @@ from typing import Any
 from torch import nn
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_number
+
+
+def check_weight_decay(weight_decay: float) -> None:
+    """Refuse what no weight can decay by.
+
+    Raises:
+        InvalidArgument: it is no number, negative or not finite.
+    """
+    check_number("weight_decay", weight_decay)
+    if not math.isfinite(weight_decay) or weight_decay < 0:
+        raise InvalidArgument(f"weight_decay must be finite and at least 0, got {weight_decay}")
 
 
 def host_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
@@ -23,8 +35,7 @@ def host_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]
     Raises:
         InvalidArgument: ``weight_decay`` is negative or not finite, or the model has no parameters.
     """
-    if not math.isfinite(weight_decay) or weight_decay < 0:
-        raise InvalidArgument(f"weight_decay must be finite and at least 0, got {weight_decay}")
+    check_weight_decay(weight_decay)
     decay: list[nn.Parameter] = []
     no_decay: list[nn.Parameter] = []
     for parameter in model.parameters():

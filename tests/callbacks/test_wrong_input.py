@@ -62,7 +62,7 @@ def test_arguments_of_a_wrong_type(options: dict[str, Any], told: str) -> None:
         ({"gates": {}}, "gates must be of type GateRules"),
         ({"min_ages": "x"}, "min_ages must be of type Mapping"),
         ({"min_ages": {"TRAINING": True}}, "ages whole epochs"),
-        ({"seed": None}, "seed must be of type int, got None"),
+        ({"seed": None}, "seed must be a whole number, got None"),
         ({"shadow_share": 0.0}, "shadow_share must be above 0 and at most 1, got 0.0"),
         ({"shadow_share": float("nan")}, "shadow_share must be above 0"),
         ({"monitor_every": 0}, "monitor_every must be a whole number of at least 1"),

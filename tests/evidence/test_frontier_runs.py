@@ -85,7 +85,7 @@ def test_what_a_failed_run_leads_to(tmp_path: Path) -> None:
     )
     assert finished == ["good"]
     assert len(failures) == 2
-    assert "width must be at least 1, got 0" in failures[0]
+    assert "width must be a whole number of at least 1, got 0" in failures[0]
     assert failures[1] == "after bad: left out, because what it needs failed"
     assert (tmp_path / "good" / "summary.json").is_file()
 

@@ -9,7 +9,7 @@ import pytest
 from esper_lightning.kasmina import GateRules, LifecycleRules
 from esper_lightning.leyline import LIVE_STAGES, InvalidArgument, SeedStage
 
-THRESHOLDS = [entry.name for entry in fields(GateRules)]
+THRESHOLDS = [entry.name for entry in fields(GateRules) if entry.name != "judge_gain"]
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)
@@ -19,6 +19,12 @@ def test_a_threshold_is_finite_and_at_least_0(name: str, value: float) -> None:
     rule: dict[str, Any] = {name: value}
     with pytest.raises(InvalidArgument, match=f"gate rule {name} must be a finite number"):
         GateRules(**rule)
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "maybe"])
+def test_whether_a_gain_is_judged_is_true_or_false(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match="gate rule judge_gain must be true or false"):
+        GateRules(judge_gain=value)
 
 
 def test_a_window_has_at_least_one_epoch() -> None:

@@ -191,10 +191,10 @@ def test_the_real_catalogue_on_a_narrow_convolution():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_live": 0}, "max_live must be at least 1 seed, got 0"),
+        ({"max_live": 0}, "max_live must be a whole number of at least 1, got 0"),
         ({"spend": 0.0}, "spend is a share above 0 and at most 1, got 0"),
         ({"spend": math.nan}, "got nan"),
-        ({"trial": 0}, "a trial lasts at least 1 epoch"),
+        ({"trial": 0}, "trial must be a whole number of at least 1, got 0"),
         ({"window": 1}, "window must be at least 3"),
     ],
 )

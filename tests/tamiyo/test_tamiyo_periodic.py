@@ -67,9 +67,9 @@ def test_it_says_when_it_plants_next():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"period": 0}, "period must be at least 1 epoch, got 0"),
-        ({"start": 0}, "start must be at least 1 epoch, got 0"),
-        ({"trial": 0}, "trial must be at least 1 epoch, got 0"),
+        ({"period": 0}, "period must be a whole number of at least 1, got 0"),
+        ({"start": 0}, "start must be a whole number of at least 1, got 0"),
+        ({"trial": 0}, "trial must be a whole number of at least 1, got 0"),
         ({"slots": "some"}, "'all' or 'round_robin', got 'some'"),
     ],
 )

@@ -75,9 +75,9 @@ def test_no_values_are_no_plateau():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_epoch": 0}, "min_epoch must be at least 1, got 0"),
-        ({"min_remaining": 0}, "min_remaining must be at least 1, got 0"),
-        ({"patience": -1}, "patience must be at least 0, got -1"),
+        ({"min_epoch": 0}, "min_epoch must be a whole number of at least 1, got 0"),
+        ({"min_remaining": 0}, "min_remaining must be a whole number of at least 1, got 0"),
+        ({"patience": -1}, "patience must be a whole number of at least 0, got -1"),
         ({"window": 2}, "window must be at least 3 values, got 2"),
         ({"min_improvement": math.nan}, "got nan"),
         ({"latest_fraction": 0.0}, "above 0 and at most 1, got 0"),

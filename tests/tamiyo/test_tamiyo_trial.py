@@ -117,7 +117,7 @@ def test_an_open_ended_run_has_no_last_boundary():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "at least 1 epoch, got 0"),
+        ({"epochs": 0}, "trial must be a whole number of at least 1, got 0"),
         ({"max_regression": 0.0}, "above 0, got 0"),
         ({"max_regression": math.nan}, "above 0, got nan"),
         ({"max_dropped": 1.5}, "a share, 0 to 1, got 1.5"),

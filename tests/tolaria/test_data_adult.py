@@ -273,7 +273,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, content, message):
     [
         ({"num_val": 60}, "num_val must be at least 1 and below the 60 .* got 60"),
         ({"subset": 41}, "subset must be between 1 and the 40 training examples, got 41"),
-        ({"batch_size": 0}, "adult: batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "adult: batch_size must be a whole number of at least 1, got 0"),
     ],
 )
 def test_sizes_that_are_not_there_are_refused(tmp_path, changes, message):

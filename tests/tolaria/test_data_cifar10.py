@@ -202,7 +202,7 @@ def test_a_data_module_travels_to_another_process(tmp_path):
     [
         ({"num_val": 0}, "num_val must be at least 1 and below the 60 .* got 0"),
         ({"subset": 51}, "subset must be between 1 and the 50 training examples, got 51"),
-        ({"batch_size": 0}, "CIFAR-10: batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "CIFAR-10: batch_size must be a whole number of at least 1, got 0"),
     ],
 )
 def test_sizes_that_are_not_there_are_refused(tmp_path, changes, message):

@@ -251,9 +251,9 @@ def test_one_tensor_in_two_splits_is_refused_and_slices_of_one_are_not():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
-        ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"num_workers": -1}, "num_workers must be a whole number of at least 0, got -1"),
+        ({"num_classes": 1}, "num_classes must be a whole number of at least 2, got 1"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

@@ -187,7 +187,7 @@ def test_a_data_module_travels_to_another_process(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"context": 0}, "context must be at least 1, got 0"),
+        ({"context": 0}, "context must be a whole number of at least 1, got 0"),
         ({"val_fraction": 0.0}, "must be above 0 and their sum below 1, got 0.0 and 0.05"),
         ({"test_fraction": 0.95}, "must be above 0 and their sum below 1, got 0.05 and 0.95"),
         ({"windows_per_epoch": 0}, "windows_per_epoch must be at least 1, or null .* got 0"),
@@ -195,7 +195,7 @@ def test_a_data_module_travels_to_another_process(tmp_path):
         ({"subset": 3601}, "subset must be between 1 and the 3600 .* got 3601"),
         ({"subset": 31}, "train: 31 characters are too few for windows of 16"),
         ({"context": 200}, "val: 200 characters are too few for a window of 200"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
     ],
 )
 def test_what_is_not_there_is_refused(tmp_path, changes, message):

@@ -59,13 +59,13 @@ def test_every_parameter_gets_a_gradient(host):
     [
         (CNN, {"input_shape": (8, 8)}, r"three positive sizes .* got \(8, 8\); use the MLP"),
         (CNN, {"input_shape": (1, 0, 8)}, "three positive sizes"),
-        (CNN, {"num_classes": 1}, "num_classes must be at least 2, got 1"),
-        (CNN, {"width": 0}, "width must be at least 1, got 0"),
+        (CNN, {"num_classes": 1}, "num_classes must be a whole number of at least 2, got 1"),
+        (CNN, {"width": 0}, "width must be a whole number of at least 1, got 0"),
         (MLP, {"input_shape": ()}, "one or more positive sizes"),
         (MLP, {"input_shape": (3, 0)}, "one or more positive sizes"),
-        (MLP, {"num_classes": 0}, "num_classes must be at least 2, got 0"),
-        (MLP, {"width": 0}, "width must be at least 1, got 0"),
-        (MLP, {"depth": 0}, "depth must be at least 1, got 0"),
+        (MLP, {"num_classes": 0}, "num_classes must be a whole number of at least 2, got 0"),
+        (MLP, {"width": 0}, "width must be a whole number of at least 1, got 0"),
+        (MLP, {"depth": 0}, "depth must be a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_arguments_are_refused(host, arguments, message):

@@ -128,8 +128,8 @@ def test_every_parameter_gets_a_gradient():
     [
         ({"input_shape": (8, 8)}, r"three positive sizes .* got \(8, 8\); use the MLP"),
         ({"input_shape": (3, 0, 8)}, "three positive sizes"),
-        ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
-        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"num_classes": 1}, "num_classes must be a whole number of at least 2, got 1"),
+        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
         ({"depth": 2}, r"depth must be 6 n \+ 2 .*\(8, 14, 20, 26, ...\), got 2"),
         ({"depth": -4}, "got -4"),
         ({"depth": 18}, "got 18"),

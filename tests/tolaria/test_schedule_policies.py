@@ -116,7 +116,7 @@ def test_a_newcomer_stays_within_its_multiplier(
         (Cosine, {"warmup": 1.0}, "warmup must be below 1"),
         (Cosine, {"floor": 2.0}, "floor must be between 0 and 1"),
         (Constant, {"warmup": 5}, "warmup must be between 0 and 1, got 5"),
-        (Newcomer, {"warmup_steps": 0}, "warmup_steps must be at least 1, got 0"),
+        (Newcomer, {"warmup_steps": 0}, "warmup_steps must be a whole number of at least 1, got 0"),
         (Newcomer, {"multiplier": 0.0}, "multiplier must be finite and above 0"),
         (Newcomer, {"multiplier": float("inf")}, "multiplier must be finite and above 0"),
     ],

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from esper_lightning.leyline.arguments import check_flag
 from esper_lightning.tolaria.data.byte_pickle import ByteArray, read_byte_pickle
 from esper_lightning.tolaria.data.cifar_images import IMAGE_SHAPE, CifarImages, LabelledImages
 from esper_lightning.tolaria.data.cifar_source import CifarSource
 from esper_lightning.tolaria.data.errors import DataDamaged
+from esper_lightning.tolaria.data.folder import data_folder
 
 
 class CIFAR10(CifarImages):
@@ -79,7 +81,9 @@ class CIFAR10(CifarImages):
             split_seed=split_seed,
             num_workers=num_workers,
         )
-        self.data_dir = Path(data_dir).expanduser()
+        check_flag(f"{self.name}: download", download)
+        check_flag(f"{self.name}: verify", verify)
+        self.data_dir = data_folder(self.name, data_dir)
         self.download = download
         self.verify = verify
 

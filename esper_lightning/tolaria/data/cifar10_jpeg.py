@@ -6,8 +6,10 @@ from typing import ClassVar
 
 import torch
 
+from esper_lightning.leyline.arguments import check_flag
 from esper_lightning.tolaria.data.cifar_images import IMAGE_SHAPE, CifarImages, LabelledImages
 from esper_lightning.tolaria.data.errors import DataDamaged, DataMissing
+from esper_lightning.tolaria.data.folder import data_folder
 from esper_lightning.tolaria.data.packed_jpegs import read_packed_jpegs
 from esper_lightning.tolaria.data.pixel_cache import USER_CACHE, cached_pixels
 
@@ -70,7 +72,8 @@ class CIFAR10Jpeg(CifarImages):
             split_seed=split_seed,
             num_workers=num_workers,
         )
-        self.data_dir = Path(data_dir).expanduser()
+        check_flag(f"{self.name}: verify", verify)
+        self.data_dir = data_folder(self.name, data_dir)
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self.verify = verify
 

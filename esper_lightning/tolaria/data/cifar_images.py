@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from esper_lightning.leyline.arguments import check_flag, check_whole
 from esper_lightning.tolaria.data.augmented import AugmentedPixels
 from esper_lightning.tolaria.data.pixels import LabelledPixels
 from esper_lightning.tolaria.data.splits import SplitDataModule
@@ -76,6 +77,10 @@ class CifarImages(SplitDataModule):
             seed=seed,
             num_workers=num_workers,
         )
+        check_whole(f"{self.name}: num_val", num_val)
+        check_whole(f"{self.name}: subset", subset, or_none=True)
+        check_flag(f"{self.name}: augment", augment)
+        check_whole(f"{self.name}: split_seed", split_seed)
         self.num_val = num_val
         self.subset = subset
         self.augment = augment

@@ -2,6 +2,7 @@
 
 import torch
 
+from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.tolaria.data.labelled import LabelledTensors
 from esper_lightning.tolaria.data.splits import SplitDataModule
 from esper_lightning.tolaria.data.stratify import Splits, three_way_split
@@ -42,6 +43,10 @@ class Digits(SplitDataModule):
             seed=seed,
             num_workers=num_workers,
         )
+        check_number("digits: val_fraction", val_fraction)
+        check_number("digits: test_fraction", test_fraction)
+        check_whole("digits: split_seed", split_seed)
+        check_whole("digits: subset", subset, or_none=True)
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import ClassVar
 
+from esper_lightning.leyline.arguments import check_flag, check_whole
+from esper_lightning.tolaria.data.folder import data_folder
 from esper_lightning.tolaria.data.labelled import LabelledTensors
 from esper_lightning.tolaria.data.source import PublishedFile, Source
 from esper_lightning.tolaria.data.splits import SplitDataModule
@@ -61,7 +63,12 @@ class PublishedData(SplitDataModule):
             seed=seed,
             num_workers=num_workers,
         )
-        self.data_dir = Path(data_dir).expanduser()
+        check_flag(f"{self.name}: download", download)
+        check_flag(f"{self.name}: verify", verify)
+        check_whole(f"{self.name}: num_val", num_val)
+        check_whole(f"{self.name}: subset", subset, or_none=True)
+        check_whole(f"{self.name}: split_seed", split_seed)
+        self.data_dir = data_folder(self.name, data_dir)
         self.download = download
         self.verify = verify
         self.num_val = num_val

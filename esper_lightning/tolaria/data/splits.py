@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_whole
 from esper_lightning.tolaria.data.labelled import Batch, LabelledTensors, as_is
 from esper_lightning.tolaria.data.loader import DeferredLoader
 from esper_lightning.tolaria.data.sampler import EachOnce, EpochShuffle
@@ -55,12 +56,11 @@ class SplitDataModule(LightningDataModule):
         label_shape: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if num_classes is not None and num_classes < 2:
-            raise InvalidArgument(f"{name}: num_classes must be at least 2, got {num_classes}")
-        if batch_size < 1:
-            raise InvalidArgument(f"{name}: batch_size must be at least 1, got {batch_size}")
-        if num_workers < 0:
-            raise InvalidArgument(f"{name}: num_workers must be at least 0, got {num_workers}")
+        if num_classes is not None:
+            check_whole(f"{name}: num_classes", num_classes, least=2)
+        check_whole(f"{name}: batch_size", batch_size, least=1)
+        check_whole(f"{name}: seed", seed)
+        check_whole(f"{name}: num_workers", num_workers, least=0)
         self.name = name
         self.input_shape = tuple(input_shape)
         self.label_shape = tuple(label_shape)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.tolaria.data.labelled import LabelledTensors
 
 
@@ -83,6 +84,10 @@ def three_way_split(
         InvalidArgument: the fractions leave nothing to train on, or ``subset`` is more than there
             is.
     """
+    check_number("val_fraction", val_fraction)
+    check_number("test_fraction", test_fraction)
+    check_whole("split_seed", split_seed)
+    check_whole("subset", subset, or_none=True)
     if not (0 < val_fraction < 1 and 0 < test_fraction < 1 and val_fraction + test_fraction < 1):
         raise InvalidArgument(
             f"val_fraction and test_fraction must be above 0 and their sum below 1, got "
@@ -121,6 +126,9 @@ def hold_out_val(
         InvalidArgument: ``num_val`` leaves nothing to train on, or ``subset`` is more than there
             is.
     """
+    check_whole("num_val", num_val)
+    check_whole("split_seed", split_seed)
+    check_whole("subset", subset, or_none=True)
     if not 1 <= num_val < len(examples):
         raise InvalidArgument(
             f"num_val must be at least 1 and below the {len(examples)} examples that train and val "

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_flag, check_number, check_whole
+from esper_lightning.tolaria.data.folder import data_folder
 from esper_lightning.tolaria.data.sampler import EpochWindows
 from esper_lightning.tolaria.data.splits import SplitDataModule
 from esper_lightning.tolaria.data.stratify import Splits
@@ -78,8 +80,13 @@ class TinyShakespeare(SplitDataModule):
         num_workers: int = 0,
     ) -> None:
         name = self.source.name
-        if context < 1:
-            raise InvalidArgument(f"{name}: context must be at least 1, got {context}")
+        check_whole(f"{name}: context", context, least=1)
+        check_whole(f"{name}: windows_per_epoch", windows_per_epoch, or_none=True)
+        check_whole(f"{name}: subset", subset, or_none=True)
+        check_number(f"{name}: val_fraction", val_fraction)
+        check_number(f"{name}: test_fraction", test_fraction)
+        check_flag(f"{name}: download", download)
+        check_flag(f"{name}: verify", verify)
         if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
             raise InvalidArgument(
                 f"{name}: val_fraction and test_fraction must be above 0 and their sum below 1, "
@@ -99,7 +106,7 @@ class TinyShakespeare(SplitDataModule):
             num_workers=num_workers,
             label_shape=(context,),
         )
-        self.data_dir = Path(data_dir).expanduser()
+        self.data_dir = data_folder(name, data_dir)
         self.download = download
         self.verify = verify
         self.context = context

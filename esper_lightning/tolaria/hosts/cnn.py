@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_whole
 
 
 class ConvBlock(nn.Module):
@@ -54,10 +55,8 @@ class CNN(nn.Module):
                 f"CNN input_shape must be three positive sizes (C, H, W), got "
                 f"{tuple(input_shape)}; use the MLP for data that are not images"
             )
-        if num_classes < 2:
-            raise InvalidArgument(f"CNN num_classes must be at least 2, got {num_classes}")
-        if width < 1:
-            raise InvalidArgument(f"CNN width must be at least 1, got {width}")
+        check_whole("CNN num_classes", num_classes, least=2)
+        check_whole("CNN width", width, least=1)
         self.features = nn.Sequential(
             ConvBlock(input_shape[0], width),
             ConvBlock(width, width, stride=2),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_number, check_whole
 
 INIT_STD = 0.02
 """Of embeddings and linear layers at birth, as in GPT-2."""
@@ -137,15 +138,15 @@ class GPT(nn.Module):
                 f"GPT input_shape must be one positive size (T,), the context length, got "
                 f"{tuple(input_shape)}; use the CNN for images and the MLP for vectors"
             )
-        if num_classes < 2:
-            raise InvalidArgument(f"GPT num_classes must be at least 2, got {num_classes}")
+        check_whole("GPT num_classes", num_classes, least=2)
         for name, value in (("width", width), ("depth", depth), ("num_heads", num_heads)):
-            if value < 1:
-                raise InvalidArgument(f"GPT {name} must be at least 1, got {value}")
+            check_whole(f"GPT {name}", value, least=1)
         if width % num_heads:
             raise InvalidArgument(
                 f"GPT width must be a multiple of num_heads, got {width} and {num_heads}"
             )
+        check_number("GPT mlp_ratio", mlp_ratio)
+        check_number("GPT dropout", dropout)
         if not (math.isfinite(mlp_ratio) and mlp_ratio > 0):
             raise InvalidArgument(f"GPT mlp_ratio must be finite and above 0, got {mlp_ratio}")
         if not 0 <= dropout < 1:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_whole
 
 
 class DenseBlock(nn.Module):
@@ -51,12 +52,9 @@ class MLP(nn.Module):
             raise InvalidArgument(
                 f"MLP input_shape must be one or more positive sizes, got {tuple(input_shape)}"
             )
-        if num_classes < 2:
-            raise InvalidArgument(f"MLP num_classes must be at least 2, got {num_classes}")
-        if width < 1:
-            raise InvalidArgument(f"MLP width must be at least 1, got {width}")
-        if depth < 1:
-            raise InvalidArgument(f"MLP depth must be at least 1, got {depth}")
+        check_whole("MLP num_classes", num_classes, least=2)
+        check_whole("MLP width", width, least=1)
+        check_whole("MLP depth", depth, least=1)
         sizes = [math.prod(input_shape), *[width] * depth]
         self.layers = nn.Sequential(
             *(DenseBlock(before, after) for before, after in pairwise(sizes))

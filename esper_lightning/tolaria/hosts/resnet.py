@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_whole
 from esper_lightning.tolaria.hosts.cnn import ConvBlock
 
 NUM_STAGES = 3
@@ -76,15 +77,14 @@ class ResNet(nn.Module):
                 f"ResNet input_shape must be three positive sizes (C, H, W), got "
                 f"{tuple(input_shape)}; use the MLP for data that are not images"
             )
-        if num_classes < 2:
-            raise InvalidArgument(f"ResNet num_classes must be at least 2, got {num_classes}")
+        check_whole("ResNet num_classes", num_classes, least=2)
+        check_whole("ResNet depth", depth)
         if depth < 8 or depth % 6 != 2:
             raise InvalidArgument(
                 f"ResNet depth must be 6 n + 2 with n of at least 1 (8, 14, 20, 26, ...), got "
                 f"{depth}"
             )
-        if width < 1:
-            raise InvalidArgument(f"ResNet width must be at least 1, got {width}")
+        check_whole("ResNet width", width, least=1)
         self.stem = ConvBlock(input_shape[0], width)
         self.stages = nn.Sequential()
         channels = width

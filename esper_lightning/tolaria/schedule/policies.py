@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_flag, check_number, check_whole
 
 HostPolicy = Callable[[int, int], float]
 """``policy(step, total_steps)``: factor in [0, 1] for the 0-based optimiser step ``step`` of
@@ -126,10 +127,9 @@ class Newcomer:
     own_horizon: bool = False
 
     def __post_init__(self) -> None:
-        if self.warmup_steps < 1:
-            raise InvalidArgument(
-                f"Newcomer warmup_steps must be at least 1, got {self.warmup_steps}"
-            )
+        check_whole("Newcomer warmup_steps", self.warmup_steps, least=1)
+        check_number("Newcomer multiplier", self.multiplier)
+        check_flag("Newcomer own_horizon", self.own_horizon)
         if not math.isfinite(self.multiplier) or self.multiplier <= 0:
             raise InvalidArgument(
                 f"Newcomer multiplier must be finite and above 0, got {self.multiplier}"
@@ -158,6 +158,7 @@ class Newcomer:
 
 def _check_fractions(policy: object, **fractions: float) -> None:
     for name, value in fractions.items():
+        check_number(f"{type(policy).__name__} {name}", value)
         if not 0 <= value <= 1:
             raise InvalidArgument(
                 f"{type(policy).__name__} {name} must be between 0 and 1, got {value}"
