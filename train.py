@@ -9,7 +9,8 @@ import warnings
 import hydra
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
@@ -23,7 +24,6 @@ from esper_lightning.callbacks.continuation import Continuation
 from esper_lightning.callbacks.logger_entries import log_hyperparameters, logging_to
 from esper_lightning.callbacks.requirements import check_supported
 from esper_lightning.conf import parts, record, request
-from esper_lightning.conf.instantiate import build, build_all
 from esper_lightning.kasmina import possible_slots
 from esper_lightning.nissa.report import summary_text
 from esper_lightning.nissa.slot_listing import slot_listing
@@ -69,12 +69,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if is_first:
         record.save(cfg, cfg.paths.output_dir)
     host_parameters = sum(parameter.numel() for parameter in network.parameters())
-    callbacks = [*parts.build_callbacks(cfg), continuation := Continuation(cfg.ckpt_path)]
-    with logging_to(build_all(cfg.get("logger"), "logger")) as loggers:
+    callbacks = [*parts.build_callbacks(cfg, Callback), continuation := Continuation(cfg.ckpt_path)]
+    with logging_to(parts.build_loggers(cfg, Logger)) as loggers:
         log_hyperparameters(loggers, record.hyperparameters(cfg, host_parameters=host_parameters))
-        trainer: Trainer = build(
-            cfg.trainer, "trainer", callbacks=callbacks, logger=loggers or False
-        )
+        trainer: Trainer = parts.build_trainer(cfg, callbacks=callbacks, loggers=loggers)
         request.check_processes(trainer)
         if any(isinstance(callback, Kasmina) for callback in callbacks):
             check_supported(trainer, model)  # before processes are started

@@ -9,6 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from esper_lightning.leyline import InvalidArgument
+
 INTERRUPTED = 130
 """Exit code of a process that Ctrl-C ended, as shells have it: 128 and the number of SIGINT."""
 
@@ -41,10 +43,19 @@ class Continuation(Callback):
             tell: shows a line to the user.
 
         Raises:
+            InvalidArgument: the weights of ``ckpt_path`` are not those of this module.
             SystemExit: with ``INTERRUPTED``, after Ctrl-C. Lightning has shut the run down then.
         """
         try:
             yield
+        except RuntimeError as error:
+            if self.ckpt_path is None or "loading state_dict" not in str(error):
+                raise
+            raise InvalidArgument(
+                f"ckpt_path={self.ckpt_path} holds another network: {error}\nhost and its "
+                f"arguments, or module, must be those of the run that left it; they are in "
+                f"config.yaml in that run's folder"
+            ) from error
         except SystemExit as error:
             # Lightning turns the one into the other.
             if not isinstance(error.__context__, KeyboardInterrupt):

@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from esper_lightning.callbacks import (
     GrowthFigure,
@@ -67,24 +67,54 @@ def build_module(cfg: DictConfig, data: Any, kind: type[Module]) -> tuple[Module
         )
     shapes = {"input_shape": data.input_shape, "num_classes": data.num_classes}
     host = build(cfg.host, "host", **shapes)
+    _check_not_null(cfg, "tolaria.optimizer", "tolaria.schedule", "tolaria.newcomer")
     model: Tolaria = build(cfg.tolaria, "tolaria", host=host, num_classes=data.num_classes)
+    model.make_optimizer()  # refuses now what it would refuse when the fit begins
     model.example_input_array = data.example_input()
     return model, model.host
 
 
-def build_callbacks(cfg: DictConfig) -> list[Any]:
-    """Kasmina, the governor, Tamiyo and whatever the group ``callbacks`` names.
+def build_callbacks(cfg: DictConfig, kind: type) -> list[Any]:
+    """Kasmina, the governor, Tamiyo and whatever the group ``callbacks`` names, each a ``kind``.
 
     Without Kasmina nothing grows: callbacks that watch growth are left out, and the training FLOPs,
     which Kasmina logs otherwise, are counted by ``TrainingFlops``.
     """
-    given = build_all(cfg.get("callbacks"), "callbacks")
+    given = build_all(cfg.get("callbacks"), "callbacks", kind)
     for summary in (item for item in given if isinstance(item, Summary)):
         summary.config_digest = record.digest(cfg)
     if cfg.get("kasmina"):
+        _check_not_null(cfg, "kasmina.rules", "governor.rules", "tamiyo.policy")
+        _check_not_null(cfg, "tamiyo.policy.budget")
         names = ("kasmina", "governor", "tamiyo")
         growing = {name: cfg.get(name) for name in names}
         return [build(node, name) for name, node in growing.items() if node] + given
     others = [item for item in given if not isinstance(item, WATCHING_GROWTH)]
     counted = any(isinstance(item, TrainingFlops) for item in others)
     return others if counted else [TrainingFlops(), *others]
+
+
+def build_loggers(cfg: DictConfig, kind: type) -> list[Any]:
+    """Whatever the group ``logger`` names, each a ``kind``."""
+    return build_all(cfg.get("logger"), "logger", kind)
+
+
+def build_trainer(cfg: DictConfig, *, callbacks: list[Any], loggers: list[Any]) -> Any:
+    """The Trainer that all parts are handed to."""
+    return build(cfg.trainer, "trainer", callbacks=callbacks, logger=loggers or False)
+
+
+def _check_not_null(cfg: DictConfig, *keys: str) -> None:
+    """Refuse null for a part that has no meaning of "none".
+
+    In code None takes a default there; in a configuration, whose defaults are written out, null
+    would take other numbers than those that are shown.
+    """
+    for key in keys:
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        if OmegaConf.is_dict(node) and name in node and node[name] is None:
+            raise InvalidArgument(
+                f"{key}=null: there is no run without; change its values ({key}.name=value), or "
+                f"leave the key out for the defaults of the code (~{key})"
+            )

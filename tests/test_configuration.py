@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 from launching import CONF, ROOT, composed
+from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from tolaria.adult_files import write_adult_folder
 from tolaria.cifar_files import write_batches, write_packed
@@ -178,7 +179,7 @@ def test_the_host_alone_logs_what_it_cost(entry: ModuleType, tmp_path: Path) -> 
 def test_training_flops_are_counted_once(tmp_path: Path) -> None:
     counter = "+callbacks.flops._target_=esper_lightning.callbacks.TrainingFlops"
     for overrides in (("kasmina=none",), ("kasmina=none", counter)):
-        made = build_callbacks(composed(*overrides, output_dir=tmp_path))
+        made = build_callbacks(composed(*overrides, output_dir=tmp_path), Callback)
         assert sum(isinstance(item, TrainingFlops) for item in made) == 1, overrides
         assert {"RichModelSummary", "ModelCheckpoint"} < {type(item).__name__ for item in made}
 

@@ -1,6 +1,7 @@
 """The LightningModule that trains a host, and whatever grows on it, to tell classes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +14,17 @@ from torchmetrics.classification import MulticlassAccuracy
 from esper_lightning import karn
 from esper_lightning.kasmina import BuildBranch, regraft
 from esper_lightning.leyline import InvalidArgument
-from esper_lightning.tolaria.optimizer import host_groups
+from esper_lightning.leyline.arguments import check_whole
+from esper_lightning.tolaria.optimizer import check_weight_decay, host_groups
 from esper_lightning.tolaria.schedule import (
     GroupwiseLR,
     HostPolicy,
     Newcomer,
     WarmupStableDecay,
 )
+
+METRICS = tuple(f"{split}/{what}" for split in ("train", "val", "test") for what in ("loss", "acc"))
+"""What :class:`Tolaria` logs."""
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 """From parameter groups to an optimiser: ``functools.partial(torch.optim.AdamW, lr=0.01)``."""
@@ -61,6 +66,8 @@ class Tolaria(LightningModule):
         build: BuildBranch = karn.build,
     ) -> None:
         super().__init__()
+        check_whole("num_classes", num_classes, least=2)
+        check_weight_decay(weight_decay)
         self.host = host
         self.weight_decay = weight_decay
         # One for each split: an epoch of validation lies within an epoch of training.
@@ -95,7 +102,7 @@ class Tolaria(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimiser, and one scheduler that owns every rate, stepped every optimiser step."""
-        optimizer = self._optimizer(host_groups(self.host, weight_decay=self.weight_decay))
+        optimizer = self.make_optimizer()
         total_steps = self.trainer.estimated_stepping_batches
         if not isinstance(total_steps, int):
             raise InvalidArgument(
@@ -108,6 +115,21 @@ class Tolaria(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimiser over the host's parameter groups.
+
+        Raises:
+            InvalidArgument: it does not take what it is given.
+        """
+        groups = host_groups(self.host, weight_decay=self.weight_decay)
+        try:
+            return self._optimizer(groups)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(
+                f"the optimizer {_told(self._optimizer)} cannot be made: {error}; with train.py "
+                f"its arguments are optimizer.lr=0.01 and so on"
+            ) from error
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make place for what the checkpoint's network has grown."""
@@ -152,6 +174,13 @@ class Tolaria(LightningModule):
                 f"your own for another task"
             )
         return logits.flatten(0, 1), targets.flatten()
+
+
+def _told(make: MakeOptimizer) -> str:
+    if not isinstance(make, partial):
+        return repr(make)
+    given = ", ".join(f"{name}={value!r}" for name, value in make.keywords.items())
+    return f"{getattr(make.func, '__name__', make.func)}({given})"
 
 
 def _adamw(groups: list[dict[str, Any]]) -> Optimizer:
