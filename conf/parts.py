@@ -1,5 +1,6 @@
 """The parts of a run: data, module, callbacks, loggers."""
 
+import logging
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,8 +15,11 @@ from esper_lightning.callbacks import (
 )
 from esper_lightning.conf import record
 from esper_lightning.conf.instantiate import build, build_all, build_own
+from esper_lightning.kasmina import probing
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tolaria import Tolaria
+
+log = logging.getLogger(__name__)
 
 Data = TypeVar("Data")
 Module = TypeVar("Module")
@@ -35,8 +39,8 @@ def build_data(cfg: DictConfig, kind: type[Data]) -> Data:
 def build_module(cfg: DictConfig, data: Any, kind: type[Module]) -> tuple[Module | Tolaria, Any]:
     """Tolaria with a host for the data's shapes, or the user's own module, a ``kind``.
 
-    Either gets a few real inputs, if the data can tell and it has a ``forward`` to run on them, to
-    learn the shapes of slots from; without, the first batch tells.
+    Either gets a few real inputs, if the data can tell and its ``forward`` takes them, to learn the
+    shapes of slots from; without, the first batch tells.
 
     Returns:
         The module, and the network in it to which slot paths are relative.
@@ -47,13 +51,13 @@ def build_module(cfg: DictConfig, data: Any, kind: type[Module]) -> tuple[Module
     """
     if cfg.module is not None:
         own: Any = build_own(cfg.module, "module", kind)
-        has_forward = type(own).forward is not getattr(kind, "forward", None)
-        if own.example_input_array is None and has_forward and hasattr(data, "example_input"):
-            own.example_input_array = data.example_input()
+        if own.example_input_array is None and hasattr(data, "example_input"):
+            example = data.example_input()
+            own.example_input_array = example if _takes(own, example) else None
         if cfg.list_slots and own.example_input_array is None:
             raise InvalidArgument(
                 f"list_slots=true runs the forward of {type(own).__name__} on one batch of inputs: "
-                f"define forward, and set self.example_input_array in the module"
+                f"define forward, and set self.example_input_array to what it takes"
             )
         return own, own
     missing = [
@@ -72,6 +76,22 @@ def build_module(cfg: DictConfig, data: Any, kind: type[Module]) -> tuple[Module
     model.make_optimizer()  # refuses now what it would refuse when the fit begins
     model.example_input_array = data.example_input()
     return model, model.host
+
+
+def _takes(module: Any, inputs: Any) -> bool:
+    """Whether a module of the user's own can be called with inputs alone; it need not.
+
+    It may have no ``forward``, or one that takes the labels as well, or works in a step only.
+    """
+    with probing(module):
+        try:
+            module(inputs)
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            # Foreign code, which may raise anything.
+            told = f"{type(error).__name__}: {error}"
+            log.info("the shapes of slots come with the first batch: forward says %s", told)
+            return False
+    return True
 
 
 def build_callbacks(cfg: DictConfig, kind: type) -> list[Any]:

@@ -68,6 +68,21 @@ class Forwardless(Pixels):
         self.log("test_loss", self.loss(batch))
 
 
+class WholeBatch(Pixels):
+    def forward(self, batch):
+        inputs, labels = batch
+        return nn.functional.cross_entropy(self.head(self.body(inputs)), labels)
+
+    def training_step(self, batch, batch_idx):
+        return self(batch)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self(batch))
+
+    def test_step(self, batch, batch_idx):
+        self.log("test_loss", self(batch))
+
+
 class Needy(Classifier):
     def __init__(self, width: int, *, depth: int):
         super().__init__(width)

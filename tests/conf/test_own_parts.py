@@ -88,11 +88,12 @@ def test_slots_of_a_module_of_ones_own_are_listed_on_data_of_this_project(
 ON_DIGITS = ("data=digits", "kasmina.slots=[body.1]", "kasmina.monitor=val_loss")
 
 
-def test_a_module_without_forward_learns_its_shapes_from_the_first_batch(
-    entry: ModuleType, project: Path
+@pytest.mark.parametrize("module", ["Forwardless", "WholeBatch"])
+def test_a_module_whose_forward_takes_no_inputs_learns_its_shapes_from_the_first_batch(
+    entry: ModuleType, project: Path, module: str
 ) -> None:
     policy = ("tamiyo=periodic", "tamiyo.policy.start=1")
-    asked = ("module=my_own_project.Forwardless", *ON_DIGITS, *SHORT, *policy, "data.subset=160")
+    asked = (f"module=my_own_project.{module}", *ON_DIGITS, *SHORT, *policy, "data.subset=160")
     results = entry.train(composed(*asked, output_dir=project / "run"))
     assert {"val_loss", "test_loss"} <= set(results)
     summary = json.loads((project / "run/summary.json").read_text())

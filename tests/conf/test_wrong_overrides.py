@@ -190,6 +190,7 @@ GROWTH = {
 CALLBACKS = {
     "+callbacks.foo=5": "callbacks.foo must be a mapping with _target_ .*got 5",
     "+logger.foo=5": "logger.foo must be a mapping with _target_ .*got 5",
+    "+callbacks.live_table.refresh_hz=abc": "callbacks.live_table: refresh_hz must be a number",
     "+callbacks.foo={a:1}": "callbacks.foo must be a mapping with _target_",
     "+callbacks.foo={_target_:torch.nn.Linear,in_features:1,out_features:1}": (
         "callbacks.foo._target_=torch.nn.Linear made a Linear, which is not a Callback"
