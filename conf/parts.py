@@ -72,8 +72,9 @@ def build_module(cfg: DictConfig, data: Any, kind: type[Module]) -> tuple[Module
     shapes = {"input_shape": data.input_shape, "num_classes": data.num_classes}
     host = build(cfg.host, "host", **shapes)
     _check_not_null(cfg, "tolaria.optimizer", "tolaria.schedule", "tolaria.newcomer")
-    model: Tolaria = build(cfg.tolaria, "tolaria", host=host, num_classes=data.num_classes)
-    model.make_optimizer()  # refuses now what it would refuse when the fit begins
+    model: Any = build(cfg.tolaria, "tolaria", host=host, num_classes=data.num_classes)
+    if isinstance(model, Tolaria):
+        model.make_optimizer()  # refuses now what it would refuse when the fit begins
     model.example_input_array = data.example_input()
     return model, model.host
 
