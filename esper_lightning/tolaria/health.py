@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from esper_lightning.leyline import AlarmLevel, InvalidArgument
-from esper_lightning.leyline.arguments import check_number, check_whole, is_number
+from esper_lightning.leyline.arguments import check_whole, is_number
 
 _CLEARLY = 3.0
 """Times the usual size of a curve's changes by chance that one must be larger than."""
@@ -48,7 +48,8 @@ class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not is_number(value) or not value > least:
                 raise InvalidArgument(f"{name} must be above {least:g}, got {value!r}")
-        check_number("min_drop", self.min_drop, least=0)
+        if not is_number(self.min_drop) or not self.min_drop >= 0:
+            raise InvalidArgument(f"min_drop must be 0 or above, got {self.min_drop!r}")
         for name in ("window", "max_rollbacks", "period"):
             check_whole(name, getattr(self, name), least=1)
 
