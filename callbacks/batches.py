@@ -7,6 +7,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from esper_lightning.kasmina import probing
+
 
 def run_example(module: LightningModule) -> object:
     """A forward pass of ``module`` on its ``example_input_array``, which must be there."""
@@ -14,6 +16,15 @@ def run_example(module: LightningModule) -> object:
     if isinstance(example, Mapping):
         return module(**example)
     return module(*example) if isinstance(example, tuple) else module(example)
+
+
+def probe_example(module: LightningModule) -> bool:
+    """Run a module on its example once, leaving no trace; False where it has none."""
+    if module.example_input_array is None:
+        return False
+    with probing(module):
+        run_example(module)
+    return True
 
 
 def num_rows(batch: Any) -> int:

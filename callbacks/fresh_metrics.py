@@ -1,5 +1,6 @@
 """Metrics of this epoch, and of no other."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,10 +37,11 @@ class FreshMetrics:
             }
             self._restored = {}
 
-    def of(self, trainer: Trainer) -> dict[str, float]:
-        """Metrics of this epoch, finite or not; stale ones are missing.
+    def of(self, trainer: Trainer) -> tuple[dict[str, float], dict[str, float]]:
+        """Metrics of this epoch: those that are finite, and those that are not.
 
-        Where validation did not run in this epoch, only names that begin with ``train`` are fresh.
+        Stale ones are missing. Where validation did not run in this epoch, only names that begin
+        with ``train`` are fresh.
         """
         validated = self._validated_epoch == trainer.current_epoch
         fresh = validated or not trainer.enable_validation
@@ -57,7 +59,8 @@ class FreshMetrics:
                 f"Kasmina monitors {self._monitor!r}, which was not logged; logged are "
                 f"{sorted(values)}. Without it no seed can be judged, and none becomes permanent"
             )
-        return values
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        return finite, {name: value for name, value in values.items() if name not in finite}
 
     def state_dict(self) -> dict[str, Any]:
         """The last validation: its epoch, and what it told."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from esper_lightning import karn
 from esper_lightning.callbacks.batch_again import BatchAgain, ModuleLoss
-from esper_lightning.callbacks.batches import num_rows, run_example
+from esper_lightning.callbacks.batches import num_rows, probe_example
 from esper_lightning.callbacks.boundary import Boundary, Controller
 from esper_lightning.callbacks.checkpoint_checks import CheckpointChecks
 from esper_lightning.callbacks.costs import Costs
@@ -45,7 +44,6 @@ from esper_lightning.kasmina import (
     check_eager,
     host_overflow,
     insert_slots,
-    probing,
 )
 from esper_lightning.leyline import (
     CommandRefused,
@@ -423,16 +421,13 @@ class Kasmina(Callback):
             log.info("the isolation monitor is off: Kasmina(loss=fn) would tell it what to run")
         if not any(slot.branch_parameters() for slot in slots.values()):
             self.costs.host_topology = self._bed.topology()
-        if pl_module.example_input_array is not None:
-            with probing(pl_module):
-                run_example(pl_module)
+        if probe_example(pl_module):
             self._bed.check_shapes()
         if self.fossils:
             self._bed.start_with(self.fossils)
 
     def _moment(self, trainer: Trainer, *, epoch: int) -> Moment:
-        told = self._metrics.of(trainer)
-        metrics = {name: value for name, value in told.items() if math.isfinite(value)}
+        metrics, not_finite = self._metrics.of(trainer)
         steps = trainer.global_step - self._began_at
         return Moment(
             run_id=self.run_id,
@@ -440,7 +435,7 @@ class Kasmina(Callback):
             step=trainer.global_step,
             objective=Objective(name=self.monitor, mode=self.mode, value=metrics.get(self.monitor)),
             metrics=metrics,
-            not_finite={name: value for name, value in told.items() if name not in metrics},
+            not_finite=not_finite,
             max_epochs=max_epochs(trainer, epoch=epoch, steps_per_epoch=steps),
             steps_per_epoch=steps,
             flops=self.costs.per_sample,

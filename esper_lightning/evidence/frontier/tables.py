@@ -106,13 +106,15 @@ def _goals(by_task: Mapping[str, Outcomes]) -> str:
 
 
 def _blueprints(rows: Iterable[Row]) -> str:
-    lines = []
-    for task in TASKS:
-        of_task = [row.summary for row in rows if (row.task, row.arm) == (task, REFERENCE)]
-        kept = Counter(seed.blueprint for summary in of_task for seed in summary.grown)
-        culled = Counter(seed.blueprint for summary in of_task for seed in summary.culled)
-        planted = sorted(kept.keys() | culled.keys(), key=lambda name: (-kept[name], name))
-        lines += [[task, name, str(kept[name]), str(culled[name])] for name in planted]
+    kept: Counter[tuple[str, str]] = Counter()
+    culled: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if row.arm == REFERENCE:
+            kept.update((row.task, seed.blueprint) for seed in row.summary.grown)
+            culled.update((row.task, seed.blueprint) for seed in row.summary.culled)
+    order = list(TASKS)
+    planted = sorted(kept.keys() | culled.keys(), key=lambda key: (order.index(key[0]), key[1]))
+    lines = [[*key, str(kept[key]), str(culled[key])] for key in planted]
     return table(["task", "blueprint", "fossilised", "culled"], lines)
 
 
