@@ -110,7 +110,7 @@ def test_a_rollback_goes_back_from_what_it_says(across: str) -> None:
     bed, optimizer, before = rollback.planted(4)
     snapshot, after = rollback._undone(bed, optimizer, before, across)
     seeds, fossils = (
-        [[part in name for name in state.weights].count(True) for state in (snapshot, after)]
+        [[part in name for name in state.tensors].count(True) for state in (snapshot, after)]
         for part in (".seed.", ".fossils.")
     )
     assert seeds[0] > 0 == seeds[1]
@@ -118,8 +118,8 @@ def test_a_rollback_goes_back_from_what_it_says(across: str) -> None:
 
 
 def test_what_is_no_command_is_refused() -> None:
-    with pytest.raises(SystemExit, match="'frontier' is not a command; those: compare, overhead"):
-        main(["frontier"])
+    with pytest.raises(SystemExit, match="'growth' is not a command; those: frontier, overhead"):
+        main(["growth"])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
