@@ -147,8 +147,10 @@ def _run(
         ]
 
     def finish(used: Sequence[str]) -> None:
+        here = str(options.directory)
+        told = [override.replace(here, ".") for override in used]  # rows may be moved
         row = rows.read_run(
-            folder(arm), task=task.name, arm=arm, seed=seed, overrides=used, commit=commit
+            folder(arm), task=task.name, arm=arm, seed=seed, overrides=told, commit=commit
         )
         rows.append(path, row)
         kept[row.key] = row

@@ -7,6 +7,7 @@ that importing takes.
 
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -114,12 +115,13 @@ def _processes(train: Path, jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _train(folder: Path, overrides: Sequence[str]) -> None:
-    """In a process of its own: what ``python train.py`` does."""
+    """In a process of its own: what ``python train.py`` does, in a fresh folder."""
     import train  # is imported already, by the server
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOG_NAME
-    with path.open("wb") as file:
+    if folder.exists():
+        shutil.rmtree(folder)  # what an interrupted run left behind
+    folder.mkdir(parents=True)
+    with (folder / LOG_NAME).open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     sys.argv = ["train.py", f"hydra.run.dir='{folder}'", *overrides]
@@ -128,5 +130,4 @@ def _train(folder: Path, overrides: Sequence[str]) -> None:
     try:
         main()
     except (Exception, SystemExit) as error:  # pylint: disable=broad-exception-caught
-        end = path.read_text(errors="replace").strip()[-1500:]
-        raise RunFailed(f"{type(error).__name__}: {error}\n{end}") from None
+        raise RunFailed(f"{type(error).__name__}: {error}") from None
