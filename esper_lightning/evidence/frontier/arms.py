@@ -141,7 +141,7 @@ _ROWS = (
     ),
     Arm(
         name="retrained_equal_flops",
-        title="the same at equal FLOPs",
+        title="grown topology from scratch, equal FLOPs",
         overrides=_at_equal_flops("retrained", _retrained),
         needs=("grown", "retrained"),
     ),
@@ -153,7 +153,7 @@ _ROWS = (
     ),
     Arm(
         name="widened_equal_flops",
-        title="the same at equal FLOPs",
+        title="host widened to the grown size, equal FLOPs",
         overrides=_at_equal_flops("widened", _widened),
         needs=("grown", "widened"),
     ),

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from esper_lightning.evidence.frontier.outcomes import ABLATIONS, TITLES, Outcome, Outcomes
 from esper_lightning.evidence.frontier.statistics import interquartile_mean, paired_difference
@@ -50,6 +51,9 @@ def _frontier(by_task: Mapping[str, Outcomes]) -> Figure:
             _scatter(axes, found, cost, shown)
             axes.set_xlabel(title)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel("test accuracy, %")
         row[0].set_title(TASKS[task].title, loc="left")
     handles, labels = grid[0][0].get_legend_handles_labels()
@@ -82,7 +86,8 @@ def _differences(by_task: Mapping[str, Outcomes]) -> Figure:
     """Grown minus each other arm, paired by seed."""
     figure = Figure(figsize=(4.6 * len(by_task) + 2, 5.2), layout="constrained")
     row = figure.subplots(1, len(by_task), squeeze=False, sharey=True)[0]
-    names = [name for name in TITLES if name != "grown"]
+    there = set[str]().union(*by_task.values())
+    names = [name for name in TITLES if name != "grown" and name in there]
     for axes, (task, found) in zip(row, by_task.items(), strict=True):
         axes.axvline(0, color=SOFT_INK, linewidth=0.8)
         for place, name in enumerate(names):

@@ -31,8 +31,8 @@ Outcomes = Mapping[str, Mapping[int, Outcome]]
 """By arm and seed."""
 
 SEARCHES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "best_width": ("best width of a sweep, its cost counted", SWEEP),
-    "best_width_equal_flops": ("the same, sweep at equal FLOPs", CHEAP_SWEEP),
+    "best_width": ("best width of a sweep, all of it counted", SWEEP),
+    "best_width_equal_flops": ("best width of a sweep, equal FLOPs", CHEAP_SWEEP),
 }
 """Arms that are the best of several runs: title, and which."""
 
