@@ -5,6 +5,7 @@ fork of it. A run is then what ``python train.py`` with the same overrides is, w
 that importing takes.
 """
 
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -70,7 +71,10 @@ def run_all(
             for run in _ready(waiting, running, lost, room=jobs - len(running)):
                 del waiting[run.name]
                 overrides = run.overrides()
-                running[pool.submit(_train, run.folder, tuple(overrides))] = (run, overrides)
+                running[pool.submit(_train, train.stem, run.folder, tuple(overrides))] = (
+                    run,
+                    overrides,
+                )
             for run in [run for run in waiting.values() if lost.intersection(run.needs)]:
                 del waiting[run.name]
                 lost.add(run.name)
@@ -114,10 +118,9 @@ def _processes(train: Path, jobs: int) -> Iterator[ProcessPoolExecutor]:
         sys.path.pop(0)
 
 
-def _train(folder: Path, overrides: Sequence[str]) -> None:
+def _train(module: str, folder: Path, overrides: Sequence[str]) -> None:
     """In a process of its own: what ``python train.py`` does, in a fresh folder."""
-    import train  # is imported already, by the server
-
+    main: Any = importlib.import_module(module).main  # is imported already, by the server
     if folder.exists():
         shutil.rmtree(folder)  # what an interrupted run left behind
     folder.mkdir(parents=True)
@@ -126,7 +129,6 @@ def _train(folder: Path, overrides: Sequence[str]) -> None:
             os.dup2(file.fileno(), stream.fileno())
     sys.argv = ["train.py", f"hydra.run.dir='{folder}'", *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    main: Any = train.main
     try:
         main()
     except (Exception, SystemExit) as error:  # pylint: disable=broad-exception-caught
