@@ -11,7 +11,6 @@ from esper_lightning.evidence.frontier.arms import ARMS, Arm
 from esper_lightning.evidence.frontier.goals import GOALS, Finding, Goal, judge
 from esper_lightning.evidence.frontier.outcomes import Outcome, outcomes
 from esper_lightning.evidence.frontier.rows import Judgement, Point, Row
-from esper_lightning.evidence.frontier.tables import report
 from esper_lightning.evidence.frontier.tasks import TASKS, Task
 from esper_lightning.evidence.frontier.twins import Twins, agreement, twins
 
@@ -31,6 +30,5 @@ __all__ = [
     "agreement",
     "judge",
     "outcomes",
-    "report",
     "twins",
 ]

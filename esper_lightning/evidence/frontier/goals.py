@@ -160,6 +160,7 @@ GOALS: Sequence[Goal] = (
         find=_against_the_sweep,
     ),
 )
+"""Every goal, in the order of the report."""
 
 
 def judge(by_task: Mapping[str, Outcomes]) -> list[tuple[Goal, dict[str, Finding | None]]]:
