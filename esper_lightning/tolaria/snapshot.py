@@ -118,6 +118,7 @@ class Snapshot:
             optimizer: of the module.
             step: optimiser steps so far, now.
         """
+        there = dict(optimizer.state)  # before seeds leave their groups and come again
         self._rebuild(module)
         for name, parameter in module.named_parameters():
             value = self.tensors.get(name)
@@ -127,7 +128,6 @@ class Snapshot:
             if name in self.tensors:
                 part._buffers[key] = _put(self.tensors[name], part._buffers[key])
         bed.rewound(step - self.step)
-        there = dict(optimizer.state)
         optimizer.state.clear()
         for group, moments in zip(optimizer.param_groups, self.moments, strict=True):
             for parameter, state in zip(group["params"], moments, strict=True):
