@@ -32,6 +32,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         Raises:
             TypeError: ``storage_options`` are given.
             OSError: it cannot be written; what was there stays.
+            KeyboardInterrupt: Ctrl-C came while it was written; what was there stays.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -45,8 +46,10 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, final)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None  # torch fails at closing a file that Ctrl-C cut
             raise
         _sync_folder(final.parent)
 

@@ -321,6 +321,7 @@ class Kasmina(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell that the run ended."""
+        self._resumption.on_fit_end(trainer)
         self._end(trainer, "finished")
 
     def on_exception(

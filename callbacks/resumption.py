@@ -99,6 +99,12 @@ class Resumption:
         """Training is under way again."""
         self._state = None
 
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Of a fit that had nothing left to do, it may be: no other hook of it ran."""
+        if self._state is not None:
+            restore_random(self._state["random"], trainer.strategy.root_device)
+            self._state = None
+
 
 def of_rank(saved: Sequence[Saved], ranks: Ranks) -> Saved:
     """What this rank saved; of another number of ranks, what the first one did."""

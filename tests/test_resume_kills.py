@@ -170,3 +170,12 @@ def test_a_kill_while_a_checkpoint_is_written_loses_no_checkpoint(
     _finish(start, tmp_path)
     assert _same(_final(tmp_path), whole[0])
     assert not partial.exists()
+
+
+def test_a_kill_once_there_was_nothing_left_to_do_leaves_no_trace(
+    start: Start, whole: tuple[dict[str, Any], float], tmp_path: Path
+) -> None:
+    _finish(start, tmp_path)
+    (tmp_path / "final.pt").unlink()
+    _finish(start, tmp_path)
+    assert _same(_final(tmp_path), whole[0])
