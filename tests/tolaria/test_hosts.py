@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from esper_lightning.leyline import InvalidArgument
-from esper_lightning.tolaria.hosts import CNN, MLP, ConvBlock, DenseBlock
+from esper_lightning.tolaria.hosts import CNN, MLP, ConvBlock, DenseBlock, ResidualBlock, ResNet
 from esper_lightning.tolaria.optimizer import host_groups
 
 
@@ -27,6 +29,7 @@ def test_parameter_counts_that_the_documentation_names():
     shape = {"input_shape": (1, 8, 8), "num_classes": 10}
     assert num_parameters(CNN(**shape)) == 590
     assert num_parameters(CNN(**shape, width=8)) == 2034
+    assert num_parameters(CNN(**shape, width=8, inner_ratio=0.25)) == 3510
     assert num_parameters(MLP(**shape)) == 682
 
 
@@ -46,6 +49,31 @@ def test_the_second_and_third_block_halve_the_resolution():
     assert shapes == [(4, 8, 8), (4, 4, 4), (8, 2, 2)]
 
 
+def test_residual_blocks_follow_each_halving_and_are_the_identity_at_birth():
+    host = CNN(input_shape=(1, 8, 8), num_classes=10, width=8, inner_ratio=0.25)
+    x = torch.randn(2, 8, 4, 4)
+    for name, channels, inner in (("features.2", 8, 2), ("features.4", 16, 4)):
+        block = host.get_submodule(name)
+        assert isinstance(block, ResidualBlock)
+        x = torch.randn(2, channels, 4, 4)
+        assert torch.equal(block(x), x)
+        assert block.entry(x).shape[1] == inner
+    assert not any(
+        isinstance(each, ResidualBlock)
+        for each in CNN(input_shape=(1, 8, 8), num_classes=2).modules()
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "inner"), [(1.0, [8, 16, 32]), (0.25, [2, 4, 8]), (0.01, [1] * 3)]
+)
+def test_the_inside_of_a_resnets_blocks_has_a_width_of_its_own(ratio, inner):
+    host = ResNet(input_shape=(3, 8, 8), num_classes=2, width=8, inner_ratio=ratio)
+    blocks = [stage[0] for stage in host.stages]
+    assert [block.entry.conv.out_channels for block in blocks] == inner
+    assert host(torch.randn(2, 3, 8, 8)).shape == (2, 2)
+
+
 @pytest.mark.parametrize("host", [CNN, MLP])
 def test_every_parameter_gets_a_gradient(host):
     torch.manual_seed(0)
@@ -57,6 +85,9 @@ def test_every_parameter_gets_a_gradient(host):
 @pytest.mark.parametrize(
     ("host", "arguments", "message"),
     [
+        (CNN, {"input_shape": (1, 8, 8), "inner_ratio": -1}, "inner_ratio must be finite and at"),
+        (CNN, {"input_shape": (1, 8, 8), "inner_ratio": math.inf}, "inner_ratio .* got inf"),
+        (ResNet, {"input_shape": (1, 8, 8), "inner_ratio": 0}, "inner_ratio must be .* above 0"),
         (CNN, {"input_shape": (8, 8)}, r"three positive sizes .* got \(8, 8\); use the MLP"),
         (CNN, {"input_shape": (1, 0, 8)}, "three positive sizes"),
         (CNN, {"num_classes": 1}, "num_classes must be a whole number of at least 2, got 1"),

@@ -1,6 +1,6 @@
 """Hosts: small networks that start training and can grow. Any other ``nn.Module`` is one, too."""
 
-from esper_lightning.tolaria.hosts.cnn import CNN, ConvBlock
+from esper_lightning.tolaria.hosts.cnn import CNN, ConvBlock, ResidualBlock
 from esper_lightning.tolaria.hosts.gpt import (
     GPT,
     CausalSelfAttention,
@@ -20,5 +20,6 @@ __all__ = [
     "DenseBlock",
     "FeedForward",
     "ResNet",
+    "ResidualBlock",
     "TransformerBlock",
 ]

@@ -1,12 +1,13 @@
 """The residual network for small images."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from esper_lightning.leyline import InvalidArgument
-from esper_lightning.leyline.arguments import check_whole
-from esper_lightning.tolaria.hosts.cnn import ConvBlock
+from esper_lightning.leyline.arguments import check_number, check_whole
+from esper_lightning.tolaria.hosts.cnn import ConvBlock, inner_channels
 
 NUM_STAGES = 3
 
@@ -20,13 +21,17 @@ class BasicBlock(nn.Module):
     Args:
         in_channels: of the input ``(B, in_channels, H, W)``.
         out_channels: of the output ``(B, out_channels, ceil(H / stride), ceil(W / stride))``.
+        inner: channels between the two convolutions; None for ``out_channels``.
         stride: of the first convolution, and of the projection.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, inner: int | None = None, stride: int = 1
+    ) -> None:
         super().__init__()
-        self.entry = ConvBlock(in_channels, out_channels, stride=stride)
-        self.conv = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        inner = out_channels if inner is None else inner
+        self.entry = ConvBlock(in_channels, inner, stride=stride)
+        self.conv = nn.Conv2d(inner, out_channels, kernel_size=3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
@@ -63,13 +68,21 @@ class ResNet(nn.Module):
         num_classes: at least 2.
         depth: 8, 14, 20, 26 and so on.
         width: channels of the first stage.
+        inner_ratio: channels inside a block, between its two convolutions, over those that leave
+            it, rounded to at least one.
 
     Raises:
         InvalidArgument: an argument outside of what is allowed.
     """
 
     def __init__(
-        self, *, input_shape: Sequence[int], num_classes: int, depth: int = 8, width: int = 16
+        self,
+        *,
+        input_shape: Sequence[int],
+        num_classes: int,
+        depth: int = 8,
+        width: int = 16,
+        inner_ratio: float = 1.0,
     ) -> None:
         super().__init__()
         if len(input_shape) != 3 or min(input_shape) < 1:
@@ -85,6 +98,11 @@ class ResNet(nn.Module):
                 f"{depth}"
             )
         check_whole("ResNet width", width, least=1)
+        check_number("ResNet inner_ratio", inner_ratio)
+        if not (math.isfinite(inner_ratio) and inner_ratio > 0):
+            raise InvalidArgument(
+                f"ResNet inner_ratio must be finite and above 0, got {inner_ratio}"
+            )
         self.stem = ConvBlock(input_shape[0], width)
         self.stages = nn.Sequential()
         channels = width
@@ -93,7 +111,14 @@ class ResNet(nn.Module):
             for position in range((depth - 2) // 6):
                 halves = stage > 0 and position == 0
                 out_channels = 2 * channels if halves else channels
-                blocks.append(BasicBlock(channels, out_channels, stride=2 if halves else 1))
+                blocks.append(
+                    BasicBlock(
+                        channels,
+                        out_channels,
+                        inner=inner_channels(out_channels, inner_ratio),
+                        stride=2 if halves else 1,
+                    )
+                )
                 channels = out_channels
             self.stages.append(blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
