@@ -8,7 +8,7 @@ import torch
 from esper_lightning.kasmina import gates
 from esper_lightning.kasmina.moment import Moment
 from esper_lightning.kasmina.record import TRAINED_STAGES, EpochEvidence, SeedRecord, SlotRecord
-from esper_lightning.kasmina.rules import LifecycleRules
+from esper_lightning.kasmina.rules import GateRules, LifecycleRules
 from esper_lightning.kasmina.slot import SeedSlot
 from esper_lightning.kasmina.trend import relative_gain
 from esper_lightning.kasmina.watch import StepWatch
@@ -110,7 +110,7 @@ def ask(
         case SeedStage.SHADOWING:
             return Verdict(gates.interface(seed, mode=mode, rules=rules.gates))
         case SeedStage.PROBATIONARY:
-            gain = _gain(seed, slot.record.age, history, mode, rules.gates.window)
+            gain = _gain(seed, slot.record.age, history, mode, rules.gates)
             rent = gates.rent(
                 cohort_parameters=sum(member.num_parameters for member in cohort),
                 network_parameters=min(member.network_parameters_before for member in cohort),
@@ -139,11 +139,11 @@ def ask(
 
 
 def _gain(
-    seed: SeedRecord, age: int, history: Sequence[float | None], mode: str, window: int
+    seed: SeedRecord, age: int, history: Sequence[float | None], mode: str, rules: GateRules
 ) -> float | None:
-    """The trend until planting, against the last ``window`` epochs of probation."""
+    """The trend until planting, against the last ``rules.window`` epochs of probation."""
     before = history[: seed.planted_epoch + 1]
     after = list(history[seed.planted_epoch + 1 :])
-    judged = min(window, age)
+    judged = min(rules.window, age)
     observed = [None] * (len(after) - judged) + after[len(after) - judged :]
-    return relative_gain(before, observed, mode=mode)
+    return relative_gain(before, observed, mode=mode, doubt=rules.doubt)

@@ -20,6 +20,8 @@ class GateRules:
         max_regression: G2, G3; worsening of the objective since the stage was entered, relative.
         max_output_ratio: G0 (unless direct), G3; norm of the seed's output over the slot's.
         window: G4; epochs over which the objective is averaged.
+        doubt: G4; how kind the forecast is that a gain is measured against, 0 to below 0.5. 0 is
+            the likeliest curve, 0.25 one that improves less than three quarters of its past tell.
         price_per_parameter: G4; relative gain asked for doubling the network's parameters.
         price_per_flop: G4; relative gain asked for doubling the network's training FLOPs.
         max_noise: G3, G4; difference of two outputs on one sample in evaluation, over their norm.
@@ -36,6 +38,7 @@ class GateRules:
     max_output_ratio: float = 2.0
     max_noise: float = 0.01
     window: int = 2
+    doubt: float = 0.25
     price_per_parameter: float = 0.002
     price_per_flop: float = 0.002
     max_parameters: int | None = None
@@ -51,6 +54,8 @@ class GateRules:
                 raise InvalidArgument(
                     f"gate rule {entry.name} must be a finite number of at least 0, got {value!r}"
                 )
+        if not self.doubt < 0.5:
+            raise InvalidArgument(f"gate rule doubt must be below 0.5, got {self.doubt}")
         if not isinstance(self.window, int) or self.window < 1:
             raise InvalidArgument(
                 f"gate rule window must be whole epochs, at least 1, got {self.window!r}"

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from statistics import median
 
+import numpy as np
+
 WINDOW = 6
 """Values from which a trend is told."""
 
@@ -14,7 +16,9 @@ ANCHOR = 3
 _MOST = 700.0  # a larger exponent overflows
 
 
-def forecast(history: Sequence[float | None], horizon: int) -> list[float] | None:
+def forecast(
+    history: Sequence[float | None], horizon: int, *, quantile: float = 0.5
+) -> list[float] | None:
     """Continue a learning curve by a power law of the epoch.
 
     Fits ``y = c t^s`` to the last ``WINDOW`` values that are there, ``t`` being the 1-based epoch:
@@ -26,6 +30,8 @@ def forecast(history: Sequence[float | None], horizon: int) -> list[float] | Non
     Args:
         history: the curve by epoch, oldest first; None where it is missing.
         horizon: how many epochs to forecast.
+        quantile: of the pairwise slopes that is taken for the exponent; 0.5 is Theil-Sen's median,
+            0.75 a curve that falls less, or rises more, than three quarters of them tell.
 
     Returns:
         ``horizon`` values, or None when nothing of the curve is there.
@@ -39,14 +45,18 @@ def forecast(history: Sequence[float | None], horizon: int) -> list[float] | Non
     power = all(y > 0 for _, y in points)
     curve = [(t, math.log(y)) for t, y in points] if power else points
     slopes = [(b - a) / (u - t) for (t, a), (u, b) in combinations(curve, 2)]
-    slope = median(slopes) if slopes else 0.0
+    slope = float(np.quantile(slopes, quantile)) if slopes else 0.0
     level = median(y - slope * t for t, y in curve)
     ahead = [level + slope * math.log(len(history) + k) for k in range(1, horizon + 1)]
     return [math.exp(min(value, _MOST)) for value in ahead] if power else ahead
 
 
 def relative_gain(
-    history: Sequence[float | None], observed: Sequence[float | None], *, mode: str
+    history: Sequence[float | None],
+    observed: Sequence[float | None],
+    *,
+    mode: str,
+    doubt: float = 0.0,
 ) -> float | None:
     """How much better a curve went than it was heading, relative to where it was heading.
 
@@ -58,6 +68,8 @@ def relative_gain(
         history: the objective until the change, oldest first; None where it is missing.
         observed: the objective in the epochs that followed; the mean is taken over those present.
         mode: ``min`` or ``max``.
+        doubt: how far from the median the exponent is taken, in quantiles and towards a curve that
+            improves less: 0.25 takes the quartile.
 
     Returns:
         ``(forecast - observed) / |forecast|`` for ``min``, the opposite for ``max``; None without
@@ -73,7 +85,7 @@ def relative_gain(
         history = [None if value is None else 1 - value for value in history]
         observed = [None if value is None else 1 - value for value in observed]
         mode = "min"
-    ahead = forecast(history, len(observed))
+    ahead = forecast(history, len(observed), quantile=0.5 + doubt if mode == "min" else 0.5 - doubt)
     seen = [number for number, value in enumerate(observed) if value is not None]
     if ahead is None or not seen:
         return None

@@ -43,6 +43,7 @@ class Heuristic(Policy):
         min_growth: least that a cohort must add, relative to the network's parameters. Less is a
             crumb that a noisy objective can neither reward nor refuse.
         trial: epochs in PROBATIONARY after which a gain below its rent is culled.
+        trial_share: of the epochs that were left at planting, the least that a trial lasts.
         max_regression: relative worsening of the objective since planting that is culled at once.
         max_dropped: share of steps with a non-finite seed gradient that is culled at once.
         budget: limits of growth.
@@ -73,6 +74,7 @@ class Heuristic(Policy):
         spend: float = 1.0,
         min_growth: float = 0.05,
         trial: int = 3,
+        trial_share: float = 0.6,
         max_regression: float = 0.5,
         max_dropped: float = 0.1,
         budget: GrowthBudget | None = None,
@@ -98,7 +100,12 @@ class Heuristic(Policy):
             min_remaining=min_remaining,
             patience=patience,
         )
-        self._trial = Trial(epochs=trial, max_regression=max_regression, max_dropped=max_dropped)
+        self._trial = Trial(
+            epochs=trial,
+            share=trial_share,
+            max_regression=max_regression,
+            max_dropped=max_dropped,
+        )
         self._shortlist = Shortlist(
             blueprints=blueprints,
             tiers=tiers,
@@ -136,7 +143,7 @@ class Heuristic(Policy):
             for choice in self._trial.judge(
                 cohort,
                 regression=self._regression(state, cohort[0].cohort),
-                steps_per_epoch=state.steps_per_epoch,
+                state=state,
             )
         ]
 

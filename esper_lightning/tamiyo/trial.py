@@ -26,6 +26,8 @@ class Trial:
 
     Attributes:
         epochs: after so many epochs in PROBATIONARY a gain below its rent ends the trial.
+        share: of the epochs that were left when the cohort was planted; the trial lasts at least so
+            long where the run's end is known. What grew pays late, when the rate falls.
         max_regression: relative worsening of the objective since planting that ends it at once.
         max_dropped: share of an epoch's steps whose seed gradient may have been dropped because it
             was not finite.
@@ -35,11 +37,13 @@ class Trial:
     """
 
     epochs: int
+    share: float
     max_regression: float
     max_dropped: float
 
     def __post_init__(self) -> None:
         check_whole("trial", self.epochs, least=1)
+        check_number("trial_share", self.share)
         check_number("max_regression", self.max_regression)
         check_number("max_dropped", self.max_dropped)
         if not self.max_regression > 0:
@@ -47,11 +51,15 @@ class Trial:
                 f"max_regression must be above 0, got {self.max_regression}; 0.5 ends a trial when "
                 "the objective is half as bad again as at planting"
             )
+        if not 0 <= self.share <= 1:
+            raise InvalidArgument(
+                f"trial_share is a share of the epochs left, 0 to 1, got {self.share}"
+            )
         if not 0 <= self.max_dropped <= 1:
             raise InvalidArgument(f"max_dropped is a share, 0 to 1, got {self.max_dropped}")
 
     def judge(
-        self, cohort: Sequence[SeedState], *, regression: float | None, steps_per_epoch: int
+        self, cohort: Sequence[SeedState], *, regression: float | None, state: SystemState
     ) -> list[Choice]:
         """What to do with the live seeds of one cohort.
 
@@ -61,8 +69,10 @@ class Trial:
             cohort: its live seeds.
             regression: relative worsening of the objective since it was planted, if known;
                 infinite when the objective is not finite.
-            steps_per_epoch: optimiser steps of the last epoch.
+            state: at the boundary.
         """
+        steps_per_epoch = state.steps_per_epoch
+        epochs = self._length(cohort[0].cohort, state.max_epochs)
         on_trial = [
             seed for seed in cohort if seed.stage is SeedStage.PROBATIONARY and not seed.paused
         ]
@@ -79,11 +89,17 @@ class Trial:
             elif has_passed(seed):
                 if all(has_passed(other) for other in cohort):
                     choices += _fossilize([seed], "the whole cohort passed")
-                elif seed.age >= self.epochs:
+                elif seed.age >= epochs:
                     choices += _fossilize([seed], "passed, and its trial is over")
-            elif seed.age >= self.epochs and _loses(seed):
+            elif seed.age >= epochs and _loses(seed):
                 choices += _cull([seed], f"no gain worth its rent in {seed.age} epochs of trial")
         return choices
+
+    def _length(self, planted: int | None, max_epochs: int | None) -> int:
+        """Epochs in PROBATIONARY before a cohort is judged."""
+        if planted is None or max_epochs is None:
+            return self.epochs
+        return max(self.epochs, math.ceil(self.share * (max_epochs - 1 - planted)))
 
     def _drops_too_many(self, seed: SeedState, steps_per_epoch: int) -> bool:
         dropped = seed.dropped_gradients

@@ -224,3 +224,20 @@ def test_a_score_is_judged_by_what_is_missing_to_one() -> None:
     assert gain > 0, "0.9 is better than any power law of the error leads to"
     errors = relative_gain([1 - y for y in rising], [1 - 0.9] * 5, mode="min")
     assert gain == pytest.approx(errors)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_doubt_measures_against_a_curve_that_improves_less(mode):
+    sign = 1 if mode == "min" else -1
+    history = [sign * value for value in (16.0, 9.0, 8.0, 5.0, 4.5, 4.0)]
+    after = [sign * value for value in (3.8, 3.6)]
+    gains = [relative_gain(history, after, mode=mode, doubt=doubt) for doubt in (0.0, 0.25, 0.4)]
+    assert gains == sorted(gains)
+    assert gains[0] < gains[1] < gains[2]
+
+
+def test_a_law_without_scatter_leaves_no_doubt():
+    law = [4.0 / t for t in range(1, 8)]
+    sure, unsure = (relative_gain(law[:5], law[5:], mode="min", doubt=d) for d in (0.0, 0.4))
+    assert sure == pytest.approx(0.0, abs=1e-12)
+    assert unsure == pytest.approx(sure, abs=1e-12)

@@ -46,7 +46,7 @@ def test_a_plateau_is_planted_on_before_the_latest_time():
 
 
 def test_a_run_whose_seeds_do_not_pay_ends_as_the_host_alone():
-    run = GrowingRun(gain=lambda _: -0.1).run(policy())
+    run = GrowingRun(gain=lambda _: -0.1).run(policy(trial_share=0.0))
     kinds = run.kinds()
     assert not any(each.fossils for each in run.slots)
     planted = [epoch for epoch, kind, name in kinds if kind == "GERMINATE" and name == "a"]
@@ -56,7 +56,8 @@ def test_a_run_whose_seeds_do_not_pay_ends_as_the_host_alone():
 
 
 def test_after_a_cull_another_blueprint_is_tried_and_kept():
-    run = GrowingRun(gain=lambda name: 0.2 if name == "behind" else 0.0).run(policy())
+    gain = {"behind": 0.2}
+    run = GrowingRun(gain=lambda name: gain.get(name, 0.0)).run(policy(trial_share=0.0))
     assert {fossil.blueprint for each in run.slots for fossil in each.fossils} == {"behind"}
 
 

@@ -14,7 +14,8 @@ from esper_lightning.leyline import (
 )
 from esper_lightning.tamiyo.trial import Trial, cohorts, has_passed, is_last, settle
 
-TRIAL = Trial(epochs=3, max_regression=0.5, max_dropped=0.1)
+RULES = {"epochs": 3, "share": 0.5, "max_regression": 0.5, "max_dropped": 0.1}
+TRIAL = Trial(**RULES)
 
 
 def seed(name: str = "a", *, passed: bool | None = None, **values) -> SeedState:
@@ -23,8 +24,11 @@ def seed(name: str = "a", *, passed: bool | None = None, **values) -> SeedState:
     return slot(name, SeedStage.PROBATIONARY, **values)
 
 
-def judged(*cohort: SeedState, regression: float | None = None) -> list[tuple[str, str]]:
-    choices = TRIAL.judge(cohort, regression=regression, steps_per_epoch=10)
+def judged(
+    *cohort: SeedState, regression: float | None = None, max_epochs: int | None = None
+) -> list[tuple[str, str]]:
+    now = state(epoch=12, max_epochs=max_epochs, steps_per_epoch=10)
+    choices = TRIAL.judge(cohort, regression=regression, state=now)
     assert all(choice.reason for choice in choices)
     return [(choice.kind.name, choice.slot) for choice in choices]
 
@@ -44,6 +48,14 @@ def test_at_the_end_of_the_trial_each_gets_its_own_verdict():
         ("CULL", "b"),
     ]
     assert judged(seed(passed=False, age=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "age", "ends"), [(24, 6, False), (24, 7, True), (12, 2, False), (12, 3, True)]
+)
+def test_a_trial_lasts_its_share_of_what_was_left_at_planting(max_epochs, age, ends):
+    cohort = seed(passed=False, age=age, cohort=9)  # 14 epochs are left of 24, 2 of 12
+    assert judged(cohort, max_epochs=max_epochs) == ([("CULL", "a")] if ends else [])
 
 
 def test_a_gain_that_was_not_measured_is_no_reason_to_cull():
@@ -120,9 +132,10 @@ def test_an_open_ended_run_has_no_last_boundary():
         ({"epochs": 0}, "trial must be a whole number of at least 1, got 0"),
         ({"max_regression": 0.0}, "above 0, got 0"),
         ({"max_regression": math.nan}, "above 0, got nan"),
+        ({"share": 1.5}, "trial_share is a share of the epochs left, 0 to 1, got 1.5"),
         ({"max_dropped": 1.5}, "a share, 0 to 1, got 1.5"),
     ],
 )
 def test_rules_that_cannot_be_met_are_refused(options, message):
     with pytest.raises(InvalidArgument, match=message):
-        Trial(**({"epochs": 3, "max_regression": 0.5, "max_dropped": 0.1} | options))
+        Trial(**(RULES | options))
