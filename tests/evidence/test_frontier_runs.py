@@ -11,7 +11,7 @@ import pytest
 from frontier_rows import row, summary
 
 from esper_lightning.evidence.frontier import rows
-from esper_lightning.evidence.frontier.arms import ARMS, nearest_width, with_needs
+from esper_lightning.evidence.frontier.arms import ARMS, nearest_size, with_needs
 from esper_lightning.evidence.frontier.command import ROWS_NAME, main
 from esper_lightning.evidence.frontier.pool import Run, run_all
 from esper_lightning.evidence.frontier.tasks import TASKS, Task
@@ -51,11 +51,12 @@ def test_an_arm_comes_after_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_the_nearest_width_is_nearest(task: Task) -> None:
-    for parameters in (1, task.parameters(task.width), 3 * task.parameters(task.width) + 7):
-        width = nearest_width(task, parameters)
-        distance = abs(task.parameters(width) - parameters)
-        others = range(task.width, width + 2 * task.step + 1, task.step)
+def test_the_nearest_size_is_nearest(task: Task) -> None:
+    for parameters in (1, task.parameters(task.size), 3 * task.parameters(task.size) + 7):
+        size = nearest_size(task, parameters)
+        distance = abs(task.parameters(size) - parameters)
+        steps = round((size - task.size) / task.step) + 2
+        others = [task.size + number * task.step for number in range(steps + 1)]
         assert distance == min(abs(task.parameters(other) - parameters) for other in others)
 
 
@@ -116,7 +117,7 @@ def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> N
     report = (tmp_path / "report.md").read_text()
     for arm in ARMS.values():
         assert arm.group == "sweep" or arm.title in report
-    assert "best width of a sweep" in report
+    assert "best size of a sweep" in report
     assert {file.name for file in tmp_path.glob("*.png")} == {"frontier.png", "differences.png"}
 
     grown = {row.seed: row.summary for row in after if row.arm == "grown"}

@@ -41,7 +41,7 @@ def test_a_search_reports_the_choice_of_validation_at_the_cost_of_all() -> None:
         )
         for number, arm in enumerate(SWEEP)
     ]
-    found = outcomes(rows, "digits")["best_width"][0]
+    found = outcomes(rows, "digits")["best_size"][0]
     assert found.test == pytest.approx(70.0)  # not 90, which only test would choose
     assert found.flops == 11111.0
     assert found.wall_s == 50.0
@@ -49,7 +49,7 @@ def test_a_search_reports_the_choice_of_validation_at_the_cost_of_all() -> None:
 
 def test_a_search_with_a_run_missing_is_none() -> None:
     rows = [row(arm, 0, summary(test=0.5)) for arm in SWEEP[1:]]
-    assert "best_width" not in outcomes(rows, "digits")
+    assert "best_size" not in outcomes(rows, "digits")
 
 
 def test_goals_are_met_by_a_clear_winner() -> None:

@@ -48,7 +48,7 @@ class Arm:
         title: in tables.
         overrides: of ``train.py``, beyond those of the task.
         needs: arms whose runs of the same seed come first.
-        group: ``main``; ``sweep`` for the parts of a search for the best width; ``ablation`` for
+        group: ``main``; ``sweep`` for the parts of a search for the best size; ``ablation`` for
             growth with one part changed.
     """
 
@@ -62,8 +62,8 @@ class Arm:
 NEVER = "tamiyo=never"
 
 
-def _always(*overrides: str) -> Overrides:
-    return lambda done: list(overrides)  # noqa: ARG005
+def _growing(*overrides: str) -> Overrides:
+    return lambda done: [*done.task.budget, *overrides]
 
 
 def _retrained(done: Done) -> list[str]:
@@ -72,20 +72,21 @@ def _retrained(done: Done) -> list[str]:
 
 
 def _widened(done: Done) -> list[str]:
-    """The host of the width whose size is nearest to the grown network's."""
-    return [NEVER, f"host.width={nearest_width(done.task, done.summary('grown').parameters)}"]
+    """The host with about as many parameters as the grown network."""
+    size = nearest_size(done.task, done.summary("grown").parameters)
+    return [NEVER, done.task.sized(size)]
 
 
-def nearest_width(task: Task, parameters: int) -> int:
-    """The width at which the task's host has about so many parameters."""
-    width = task.width
-    while task.parameters(width) < parameters:
-        width += task.step
-    if width == task.width:
-        return width
-    narrower = width - task.step
-    above, below = task.parameters(width) - parameters, parameters - task.parameters(narrower)
-    return width if above <= below else narrower
+def nearest_size(task: Task, parameters: int) -> float:
+    """The size at which the task's host has about so many parameters."""
+    size = task.size
+    while task.parameters(size) < parameters:
+        size += task.step
+    if size == task.size:
+        return size
+    smaller = size - task.step
+    above, below = task.parameters(size) - parameters, parameters - task.parameters(smaller)
+    return size if above <= below else smaller
 
 
 def _at_equal_flops(whole: str, overrides: Overrides) -> Overrides:
@@ -100,18 +101,18 @@ def _at_equal_flops(whole: str, overrides: Overrides) -> Overrides:
     return shortened
 
 
-def _width(index: int) -> Overrides:
-    return lambda done: [NEVER, f"host.width={done.task.widths[index]}"]
+def _size(index: int) -> Overrides:
+    return lambda done: [NEVER, done.task.sized(done.task.sizes[index])]
 
 
-def _width_in_a_cheap_sweep(index: int) -> Overrides:
-    """All widths together cost what the grown network's training did."""
+def _size_in_a_cheap_sweep(index: int) -> Overrides:
+    """All sizes together cost what the grown network's training did."""
 
     def shortened(done: Done) -> list[str]:
         all_of_them = sum(done.flops(arm) for arm in SWEEP)
         share = done.flops("grown") / all_of_them
         steps = max(1, round(share * done.summary(SWEEP[index]).steps))
-        return [*_width(index)(done), f"++trainer.max_steps={steps}"]
+        return [*_size(index)(done), f"++trainer.max_steps={steps}"]
 
     return shortened
 
@@ -121,18 +122,22 @@ def _random(done: Done) -> list[str]:
     summary = done.summary("grown")
     seeds = len(summary.grown) + len(summary.culled)
     rate = 2 * seeds / (done.task.num_slots * summary.epochs)
-    return ["tamiyo=random", f"tamiyo.policy.action_rate={min(1.0, max(rate, 0.01)):.4f}"]
+    return [
+        *done.task.budget,
+        "tamiyo=random",
+        f"tamiyo.policy.action_rate={min(1.0, max(rate, 0.01)):.4f}",
+    ]
 
 
-NUM_WIDTHS = 5
-"""Widths that every task names for the sweep."""
+NUM_SIZES = 5
+"""Sizes that every task names for the sweep."""
 
-SWEEP = tuple(f"width_{number}" for number in range(NUM_WIDTHS))
-CHEAP_SWEEP = tuple(f"short_width_{number}" for number in range(NUM_WIDTHS))
+SWEEP = tuple(f"size_{number}" for number in range(NUM_SIZES))
+CHEAP_SWEEP = tuple(f"short_size_{number}" for number in range(NUM_SIZES))
 
 _ROWS = (
-    Arm(name="grown", title="grown", overrides=_always("tamiyo=heuristic")),
-    Arm(name="host", title="host alone", overrides=_always(NEVER)),
+    Arm(name="grown", title="grown", overrides=_growing("tamiyo=heuristic")),
+    Arm(name="host", title="host alone", overrides=lambda _: [NEVER]),
     Arm(
         name="retrained",
         title="grown topology from scratch",
@@ -160,23 +165,23 @@ _ROWS = (
     Arm(
         name="inserted",
         title="inserted at half, no lifecycle",
-        overrides=_always(
+        overrides=_growing(
             "governor=none",
             "kasmina.rules.gates.judge_gain=false",
             "tamiyo.policy.min_improvement=-1000",  # no plateau is one: half of the run decides
         ),
     ),
-    Arm(name="periodic", title="grown, periodic", overrides=_always("tamiyo=periodic")),
+    Arm(name="periodic", title="grown, periodic", overrides=_growing("tamiyo=periodic")),
     Arm(name="random", title="grown, random", overrides=_random, needs=("grown",)),
     *(
-        Arm(name=name, title=f"width {number}", overrides=_width(number), group="sweep")
+        Arm(name=name, title=f"size {number}", overrides=_size(number), group="sweep")
         for number, name in enumerate(SWEEP)
     ),
     *(
         Arm(
             name=name,
-            title=f"width {number}, short",
-            overrides=_width_in_a_cheap_sweep(number),
+            title=f"size {number}, short",
+            overrides=_size_in_a_cheap_sweep(number),
             needs=("grown", *SWEEP),
             group="sweep",
         )
@@ -185,7 +190,7 @@ _ROWS = (
     Arm(
         name="earlier_recipe",
         title="series, isolated, cosine",
-        overrides=_always(
+        overrides=_growing(
             "kasmina.incubation=straight_through",
             "schedule=cosine",
             "tamiyo.policy.blueprints=[conv_residual,mlp_residual]",
@@ -195,31 +200,31 @@ _ROWS = (
     Arm(
         name="straight_through",
         title="isolated: straight-through",
-        overrides=_always("kasmina.incubation=straight_through"),
+        overrides=_growing("kasmina.incubation=straight_through"),
         group="ablation",
     ),
     Arm(
         name="shadow",
         title="isolated: shadow",
-        overrides=_always("kasmina.incubation=shadow"),
+        overrides=_growing("kasmina.incubation=shadow"),
         group="ablation",
     ),
     Arm(
         name="series",
         title="series branches only",
-        overrides=_always("tamiyo.policy.blueprints=[conv_residual,mlp_residual]"),
+        overrides=_growing("tamiyo.policy.blueprints=[conv_residual,mlp_residual]"),
         group="ablation",
     ),
     Arm(
         name="cosine",
         title="cosine for all",
-        overrides=_always("schedule=cosine"),
+        overrides=_growing("schedule=cosine"),
         group="ablation",
     ),
     Arm(
         name="no_governor",
         title="no governor",
-        overrides=_always("governor=none"),
+        overrides=_growing("governor=none"),
         group="ablation",
     ),
 )

@@ -140,7 +140,7 @@ def _run(
         return [
             f"seed={seed}",
             *task.overrides,
-            f"host.width={task.width}",
+            task.sized(task.size),
             f"trainer.max_epochs={task.epochs}",
             *ARMS[arm].overrides(Done(task=task, rows=known, folder=folder)),
             *options.overrides,

@@ -95,11 +95,11 @@ def _share_until(outcome: Outcome, accuracy: float) -> float | None:
 
 
 def _against_the_sweep(found: Outcomes) -> Finding | None:
-    gap = _gap(found, "grown", "best_width_equal_flops")
-    full = _gap(found, "grown", "best_width")
+    gap = _gap(found, "grown", "best_size_equal_flops")
+    full = _gap(found, "grown", "best_size")
     if gap is None or full is None:
         return None
-    share = ratio_of_means(*_costs(found, "grown", "best_width", lambda o: o.flops))
+    share = ratio_of_means(*_costs(found, "grown", "best_size", lambda o: o.flops))
     return Finding(
         text=f"{_points(gap)}; of a full sweep {_points(full)} at {share:.2f} of its FLOPs",
         met=gap.low > 0,
@@ -156,7 +156,7 @@ GOALS: Sequence[Goal] = (
         tasks=3,
     ),
     Goal(
-        text="better than the best width of a sweep that costs as much, on all",
+        text="better than the best size of a sweep that costs as much, on all",
         find=_against_the_sweep,
     ),
 )

@@ -1,4 +1,4 @@
-"""What each arm reached and what it cost, seed by seed; a search for a width is one of them."""
+"""What each arm reached and what it cost, seed by seed; a search for a size is one of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ Outcomes = Mapping[str, Mapping[int, Outcome]]
 """By arm and seed."""
 
 SEARCHES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "best_width": ("best width of a sweep, all of it counted", SWEEP),
-    "best_width_equal_flops": ("best width of a sweep, equal FLOPs", CHEAP_SWEEP),
+    "best_size": ("best size of a sweep, all of it counted", SWEEP),
+    "best_size_equal_flops": ("best size of a sweep, equal FLOPs", CHEAP_SWEEP),
 }
 """Arms that are the best of several runs: title, and which."""
 

@@ -18,11 +18,15 @@ class Task:
         title: in tables.
         overrides: of ``train.py``, the same in every arm.
         epochs: of a whole run.
-        width: of the host that grows.
-        widths: of hosts that a user who does not know the size would try.
-        step: between two widths that the host can have.
+        dimension: the key of ``train.py`` that makes the host larger, in the direction in which it
+            grows, so that a larger host is the strongest rival.
+        size: of the host that grows, in that dimension.
+        sizes: of hosts that a user who does not know the size would try.
+        step: between two sizes that the host can have.
         num_slots: in which it can grow.
-        host: the host of a width.
+        max_growth: how much growth may add, as a multiple of the host's parameters, and of its
+            FLOPs.
+        host: the host of a size.
         tuned: whether defaults were chosen on it; if not, it is reported once.
     """
 
@@ -30,50 +34,93 @@ class Task:
     title: str
     overrides: tuple[str, ...]
     epochs: int
-    width: int
-    widths: tuple[int, ...]
+    dimension: str
+    size: float
+    sizes: tuple[float, ...]
+    step: float
     num_slots: int
-    host: Callable[[int], nn.Module]
+    max_growth: float
+    host: Callable[[float], nn.Module]
     tuned: bool
-    step: int = 1
 
-    def parameters(self, width: int) -> int:
-        """Of the host of a width."""
-        return sum(parameter.numel() for parameter in self.host(width).parameters())
+    def parameters(self, size: float) -> int:
+        """Of the host of a size."""
+        return sum(parameter.numel() for parameter in self.host(size).parameters())
 
+    @property
+    def budget(self) -> tuple[str, ...]:
+        """Overrides of ``train.py`` for a policy that grows."""
+        limits = ("max_growth", "max_flops_growth")
+        return tuple(f"++tamiyo.policy.budget.{limit}={self.max_growth:g}" for limit in limits)
+
+    def sized(self, size: float) -> str:
+        """The override of ``train.py`` for a host of that size."""
+        return f"{self.dimension}={size:g}"
+
+
+INNER = "host.inner_ratio"
+"""Channels inside of residual blocks."""
 
 _ROWS = (
     Task(
         name="digits",
         title="digits / cnn",
-        overrides=("data=digits", "host=cnn"),
-        epochs=40,
-        width=4,
-        widths=(4, 6, 8, 12, 16),
-        num_slots=3,
-        host=lambda width: CNN(input_shape=(1, 8, 8), num_classes=10, width=width),
+        overrides=(
+            "data=digits",
+            "host=cnn",
+            "host.width=4",
+            "kasmina.slots=[features.2,features.4]",
+        ),
+        epochs=12,
+        dimension=INNER,
+        size=0.25,
+        sizes=(0.25, 0.75, 1.5, 3.0, 6.0),
+        step=0.25,
+        num_slots=2,
+        max_growth=12.0,
+        host=lambda size: CNN(input_shape=(1, 8, 8), num_classes=10, width=4, inner_ratio=size),
         tuned=True,
     ),
     Task(
         name="fashion_6k",
         title="Fashion-MNIST, 6,000 images / cnn",
-        overrides=("data=fashion_mnist", "data.subset=6000", "host=cnn"),
-        epochs=24,
-        width=4,
-        widths=(4, 6, 8, 12, 16),
-        num_slots=3,
-        host=lambda width: CNN(input_shape=(1, 28, 28), num_classes=10, width=width),
+        overrides=(
+            "data=fashion_mnist",
+            "data.subset=6000",
+            "host=cnn",
+            "host.width=8",
+            "kasmina.slots=[features.2,features.4]",
+        ),
+        epochs=12,
+        dimension=INNER,
+        size=0.25,
+        sizes=(0.25, 0.75, 1.5, 3.0, 6.0),
+        step=0.125,
+        num_slots=2,
+        max_growth=12.0,
+        host=lambda size: CNN(input_shape=(1, 28, 28), num_classes=10, width=8, inner_ratio=size),
         tuned=True,
     ),
     Task(
         name="cifar10_jpeg",
         title="CIFAR-10 (JPEG q75), 5,000 images / resnet 8",
-        overrides=("data=cifar10_jpeg", "data.subset=5000", "host=resnet"),
+        overrides=(
+            "data=cifar10_jpeg",
+            "data.subset=5000",
+            "host=resnet",
+            "host.width=8",
+            "kasmina.slots=[stages.0.0,stages.1.0,stages.2.0]",
+        ),
         epochs=12,
-        width=4,
-        widths=(4, 6, 8, 12, 16),
-        num_slots=4,
-        host=lambda width: ResNet(input_shape=(3, 32, 32), num_classes=10, depth=8, width=width),
+        dimension=INNER,
+        size=0.25,
+        sizes=(0.25, 0.5, 1.0, 2.0, 4.0),
+        step=0.125,
+        num_slots=3,
+        max_growth=12.0,
+        host=lambda size: ResNet(
+            input_shape=(3, 32, 32), num_classes=10, depth=8, width=8, inner_ratio=size
+        ),
         tuned=False,
     ),
     Task(
@@ -82,25 +129,30 @@ _ROWS = (
         overrides=(
             "data=tiny_shakespeare",
             "host=gpt",
-            "kasmina.slots=[blocks.0.attention,blocks.0.mlp,blocks.1.attention,blocks.1.mlp]",
+            "kasmina.slots=[blocks.0.mlp,blocks.1.mlp]",
         ),
-        epochs=16,
-        width=16,
-        widths=(16, 24, 32, 48, 64),
-        step=4,  # so many heads share a width
-        num_slots=4,
-        host=lambda width: GPT(input_shape=(64,), num_classes=65, width=width),
+        epochs=12,
+        dimension="host.mlp_ratio",
+        size=0.25,
+        sizes=(0.25, 1.0, 2.0, 4.0, 8.0),
+        step=0.25,
+        num_slots=2,
+        max_growth=12.0,
+        host=lambda size: GPT(input_shape=(64,), num_classes=65, mlp_ratio=size),
         tuned=False,
     ),
     Task(
         name="adult",
         title="Adult / mlp",
-        overrides=("data=adult", "host=mlp"),
+        overrides=("data=adult", "host=mlp", "kasmina.slots=[layers.0,layers.1]"),
         epochs=12,
-        width=2,
-        widths=(2, 3, 4, 8, 16),
+        dimension="host.width",
+        size=2,
+        sizes=(2, 3, 4, 8, 16),
+        step=1,
         num_slots=2,
-        host=lambda width: MLP(input_shape=(108,), num_classes=2, width=width),
+        max_growth=12.0,
+        host=lambda size: MLP(input_shape=(108,), num_classes=2, width=int(size)),
         tuned=False,
     ),
 )
