@@ -152,6 +152,17 @@ def test_a_drop_is_of_the_objectives_own_size() -> None:
     assert drops(-1000.0, -1010.0, -1015.0, -700.0)
 
 
+@pytest.mark.parametrize(("loss", "worst"), [(0.9, 4.9), (1.0, 1.9), (1.1, 1.9), (None, 1.9)])
+def test_evaluation_may_swing_further_while_the_training_loss_falls(loss, worst) -> None:
+    health = Health(HealthRules())
+    for value in (2.0, 1.0):
+        health.accept(reading(loss=1.0, objective=value))
+    assert health.judge(reading(loss=loss, objective=worst)) is None
+    alarm = health.judge(reading(loss=loss, objective=worst + 1.2))
+    assert alarm is not None
+    assert "the objective went from 1 to" in alarm.what
+
+
 def test_an_objective_that_is_not_finite_is_no_measure_for_later_ones() -> None:
     health = trained(2.0, 0.4, 0.2)
     before = health.state_dict()
