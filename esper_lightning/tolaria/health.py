@@ -16,9 +16,9 @@ _CLEARLY = 3.0
 """Times the usual size of a curve's changes by chance that one must be larger than."""
 
 _SWING = 5.0
-"""Times as far an objective may drop in an epoch in which the training loss fell. Of 35 healthy runs
-two dropped by 2.3 and 3.6 times what they had gained, and came back; seeds that do harm in evaluation
-only made it 9 to 15 times."""
+"""Times as far an objective may drop in an epoch in which the training loss fell. Of 35 healthy
+runs two dropped by 2.3 and 3.6 times what they had gained, and came back; seeds that do harm in
+evaluation only made it 9 to 15 times."""
 
 
 class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +33,8 @@ class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
         max_drop: share of what the objective has gained since the first epoch that may be lost from
             one epoch to the next when something grew not long ago. Where little has been gained,
             that says nothing: a drop must be ``min_drop`` too, and clearly larger than those from
-            which the objective came back by itself. Where the training loss fell in that epoch, only
-            the evaluation swings, and five times as much is borne.
+            which the objective came back by itself. Where the training loss fell in that epoch,
+            only the evaluation swings, and five times as much is borne.
         min_drop: share of the objective's own size that a drop must reach.
         window: epochs of the running means.
         max_rollbacks: within ``period`` epochs; one more stops the run.
