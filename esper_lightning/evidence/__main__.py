@@ -11,6 +11,7 @@ from esper_lightning.evidence import (
     overhead,
     planting,
     rollback,
+    stack,
     widening,
 )
 from esper_lightning.evidence.frontier import command as frontier
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "planting": planting.main,
     "memory": memory.main,
     "rollback": rollback.main,
+    "stack": stack.main,
     "widening": widening.main,
 }
 """What can be measured; each takes the arguments after its name and has ``--help``."""

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
-from esper_lightning.evidence import device, incubation, overhead, planting, rollback
+from esper_lightning.callbacks import Kasmina
+from esper_lightning.evidence import device, incubation, overhead, planting, rollback, stack
 from esper_lightning.evidence.__main__ import COMMANDS, main
 
 
@@ -57,6 +59,27 @@ def test_incubation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1.0 < flops["straight-through"] < flops["straight-through, monitored"]
     assert 1.0 < flops["shadow, half of the batches"] < flops["shadow, every batch"]
     assert "shadow, every batch" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_stack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "stack.json"
+    main(["stack", "--epochs", "4", "--examples", "640", "--out", str(out)])
+    figures = json.loads(out.read_text())["figures"]
+    assert figures["epochs"] == 2
+    assert figures["boundary"]["num"] == 6
+    assert figures["boundary"]["p50"] > 0
+    assert capsys.readouterr().out.startswith("| parameters | epoch s |")
+
+
+def test_both_sides_of_the_stack_train_the_same_network() -> None:
+    bare = stack._bare_network()
+    model = stack._module(stack._host())
+    kasmina = stack._stack()[0]
+    assert isinstance(kasmina, Kasmina)
+    kasmina.setup(Trainer(accelerator="cpu", logger=False), model, "fit")
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (bare, model)]
+    assert sizes[0] == sizes[1] > sum(p.numel() for p in stack._host().parameters())
 
 
 @pytest.mark.slow
