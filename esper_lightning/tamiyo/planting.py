@@ -124,7 +124,7 @@ def sized(slot: SeedState, room: Room, shortlist: Shortlist) -> list[Offer]:
 
     Without any limit a blueprint keeps its default size.
     """
-    if slot.shape is None or room.missing:
+    if slot.shape is None or room.missing or room.parameters < 1:
         return []
     made = [largest(blueprint, slot.shape, room) for blueprint in shortlist.of(slot)]
     return [candidate for candidate in made if candidate is not None]
@@ -136,9 +136,9 @@ def largest(blueprint: Blueprint, shape: SlotShape, room: Room) -> Offer | None:
     Its size is the first numeric parameter that adds parameters as it rises (``expansion``,
     ``rank``); the others keep their defaults.
     """
-    default = offer(blueprint, shape)
     name = _size_parameter(blueprint, shape)
     if name is None or room.is_unlimited:
+        default = offer(blueprint, shape)
         return default if room.admits(default.price) else None
     allowed = blueprint.parameters[name]
     assert isinstance(allowed, Range)  # a size parameter is one

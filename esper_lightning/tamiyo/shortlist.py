@@ -41,13 +41,11 @@ def offer(
 ) -> Offer:
     """Price a blueprint for a slot; ``parameters`` that are not given take their defaults."""
     full = blueprint.resolve(parameters or {})
+    cost = blueprint.cost(shape, full)
     return Offer(
         blueprint=blueprint,
         parameters=full,
-        price=Price(
-            parameters=blueprint.num_parameters(shape, full),
-            flops=float(BACKWARD_FACTOR * blueprint.num_flops(shape, full)),
-        ),
+        price=Price(parameters=cost.parameters, flops=float(BACKWARD_FACTOR * cost.flops)),
     )
 
 
