@@ -21,7 +21,7 @@ class GateRules:
         max_output_ratio: G0 (unless direct), G3; norm of the seed's output over the slot's.
         window: G4; epochs over which the objective is averaged.
         doubt: G4; how kind the forecast is that a gain is measured against, 0 to below 0.5. 0 is
-            the likeliest curve, 0.25 one that improves less than three quarters of its past tell.
+            the likeliest curve, 0.4 one that improves less than nine tenths of its past tell.
         price_per_parameter: G4; relative gain asked for doubling the network's parameters.
         price_per_flop: G4; relative gain asked for doubling the network's training FLOPs.
         max_noise: G3, G4; difference of two outputs on one sample in evaluation, over their norm.
@@ -38,7 +38,7 @@ class GateRules:
     max_output_ratio: float = 2.0
     max_noise: float = 0.01
     window: int = 2
-    doubt: float = 0.25
+    doubt: float = 0.4
     price_per_parameter: float = 0.002
     price_per_flop: float = 0.002
     max_parameters: int | None = None
