@@ -221,7 +221,7 @@ def _boundaries(folder: Path, *, epochs: int) -> list[float]:
     torch.manual_seed(0)
     stack = _stack()
     trainer = _trainer(folder, stack, 2 * epochs, profiler=profiler)
-    trainer.fit(_module(_host()), datamodule=_data(512))
+    trainer.fit(_module(_host()), datamodule=_data(640))
     spent = np.zeros(2 * epochs)
     for callback in stack:
         for hook in BOUNDARY:
