@@ -34,6 +34,7 @@ from esper_lightning.callbacks import (
 from esper_lightning.evidence.intervals import Interval, bootstrap, ratios
 from esper_lightning.evidence.planting import Spread
 from esper_lightning.evidence.report import table, write
+from esper_lightning.evidence.steady_memory import keep_freed_memory
 from esper_lightning.evidence.turns import Turns
 from esper_lightning.karn import CATALOGUE
 from esper_lightning.leyline import FeatureKind, FeatureMap, GrownSeed, SlotShape
@@ -185,6 +186,7 @@ def run(*, epochs: int, examples: int) -> Cost:
         epochs: of each side; the first and the last are not timed.
         examples: of an epoch.
     """
+    keep_freed_memory()
     turns = Turns([BARE, WHOLE])
     clocks = {name: _EpochClock(name, turns) for name in (BARE, WHOLE)}
     sizes: list[int] = []
