@@ -103,23 +103,23 @@ _ROWS = (
     ),
     Task(
         name="cifar10_jpeg",
-        title="CIFAR-10 (JPEG q75), 5,000 images / resnet 8",
+        title="CIFAR-10 (JPEG q75), 4,000 images / resnet 8",
         overrides=(
             "data=cifar10_jpeg",
-            "data.subset=5000",
+            "data.subset=4000",
             "host=resnet",
-            "host.width=8",
+            "host.width=4",
             "kasmina.slots=[stages.0.0,stages.1.0,stages.2.0]",
         ),
         epochs=12,
         dimension=INNER,
         size=0.25,
         sizes=(0.25, 0.5, 1.0, 2.0, 4.0),
-        step=0.125,
+        step=0.25,
         num_slots=3,
         max_growth=12.0,
         host=lambda size: ResNet(
-            input_shape=(3, 32, 32), num_classes=10, depth=8, width=8, inner_ratio=size
+            input_shape=(3, 32, 32), num_classes=10, depth=8, width=4, inner_ratio=size
         ),
         tuned=False,
     ),
