@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from esper_lightning.evidence.frontier.rows import SUMMARY_NAME, Row
-from esper_lightning.evidence.frontier.tasks import Task
+from esper_lightning.evidence.frontier.tasks import BUDGET, Task
 from esper_lightning.leyline import RunSummary
 
 
@@ -63,12 +63,15 @@ NEVER = "tamiyo=never"
 
 
 def _growing(*overrides: str) -> Overrides:
-    return lambda done: [*done.task.budget, *overrides]
+    return lambda _: [*BUDGET, *overrides]
 
 
 def _retrained(done: Done) -> list[str]:
-    """What ended in the grown network is there from the beginning, freshly initialised."""
-    return [NEVER, f"kasmina.fossils='{done.folder('grown') / SUMMARY_NAME}'"]
+    """What ended in the grown network is there from the beginning, freshly initialised.
+
+    Nothing may take it away: a rival is not governed.
+    """
+    return [NEVER, "governor=none", f"kasmina.fossils='{done.folder('grown') / SUMMARY_NAME}'"]
 
 
 def _widened(done: Done) -> list[str]:
@@ -123,7 +126,7 @@ def _random(done: Done) -> list[str]:
     seeds = len(summary.grown) + len(summary.culled)
     rate = 2 * seeds / (done.task.num_slots * summary.epochs)
     return [
-        *done.task.budget,
+        *BUDGET,
         "tamiyo=random",
         f"tamiyo.policy.action_rate={min(1.0, max(rate, 0.01)):.4f}",
     ]

@@ -24,8 +24,6 @@ class Task:
         sizes: of hosts that a user who does not know the size would try.
         step: between two sizes that the host can have.
         num_slots: in which it can grow.
-        max_growth: how much growth may add, as a multiple of the host's parameters, and of its
-            FLOPs.
         host: the host of a size.
         tuned: whether defaults were chosen on it; if not, it is reported once.
     """
@@ -39,7 +37,6 @@ class Task:
     sizes: tuple[float, ...]
     step: float
     num_slots: int
-    max_growth: float
     host: Callable[[float], nn.Module]
     tuned: bool
 
@@ -47,16 +44,14 @@ class Task:
         """Of the host of a size."""
         return sum(parameter.numel() for parameter in self.host(size).parameters())
 
-    @property
-    def budget(self) -> tuple[str, ...]:
-        """Overrides of ``train.py`` for a policy that grows."""
-        limits = ("max_growth", "max_flops_growth")
-        return tuple(f"++tamiyo.policy.budget.{limit}={self.max_growth:g}" for limit in limits)
-
     def sized(self, size: float) -> str:
         """The override of ``train.py`` for a host of that size."""
         return f"{self.dimension}={size:g}"
 
+
+BUDGET = tuple(f"++tamiyo.policy.budget.{limit}=12" for limit in ("max_growth", "max_flops_growth"))
+"""Overrides of ``train.py`` for a policy that grows: what it may add, as multiples of the host's
+parameters and FLOPs, the same on every task."""
 
 INNER = "host.inner_ratio"
 """Channels inside of residual blocks."""
@@ -77,7 +72,6 @@ _ROWS = (
         sizes=(0.25, 0.75, 1.5, 3.0, 6.0),
         step=0.25,
         num_slots=2,
-        max_growth=12.0,
         host=lambda size: CNN(input_shape=(1, 8, 8), num_classes=10, width=4, inner_ratio=size),
         tuned=True,
     ),
@@ -97,7 +91,6 @@ _ROWS = (
         sizes=(0.25, 0.75, 1.5, 3.0, 6.0),
         step=0.125,
         num_slots=2,
-        max_growth=12.0,
         host=lambda size: CNN(input_shape=(1, 28, 28), num_classes=10, width=8, inner_ratio=size),
         tuned=True,
     ),
@@ -117,7 +110,6 @@ _ROWS = (
         sizes=(0.25, 0.5, 1.0, 2.0, 4.0),
         step=0.25,
         num_slots=3,
-        max_growth=12.0,
         host=lambda size: ResNet(
             input_shape=(3, 32, 32), num_classes=10, depth=8, width=4, inner_ratio=size
         ),
@@ -137,7 +129,6 @@ _ROWS = (
         sizes=(0.25, 1.0, 2.0, 4.0, 8.0),
         step=0.25,
         num_slots=2,
-        max_growth=12.0,
         host=lambda size: GPT(input_shape=(64,), num_classes=65, mlp_ratio=size),
         tuned=False,
     ),
@@ -151,7 +142,6 @@ _ROWS = (
         sizes=(2, 3, 4, 8, 16),
         step=1,
         num_slots=2,
-        max_growth=12.0,
         host=lambda size: MLP(input_shape=(108,), num_classes=2, width=int(size)),
         tuned=False,
     ),
