@@ -13,7 +13,7 @@ from frontier_rows import row, summary
 from esper_lightning.evidence.frontier import rows
 from esper_lightning.evidence.frontier.arms import ARMS, nearest_size, with_needs
 from esper_lightning.evidence.frontier.command import ROWS_NAME, main
-from esper_lightning.evidence.frontier.pool import Run, run_all
+from esper_lightning.evidence.frontier.pool import LOG_NAME, Run, run_all
 from esper_lightning.evidence.frontier.tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,9 @@ def test_what_a_failed_run_leads_to(tmp_path: Path) -> None:
     assert "width must be a whole number of at least 1, got 0" in failures[0]
     assert failures[1] == "after bad: left out, because what it needs failed"
     assert (tmp_path / "good" / "summary.json").is_file()
+    log = (tmp_path / "bad" / LOG_NAME).read_text()
+    assert "Traceback (most recent call last)" in log
+    assert "width must be a whole number of at least 1, got 0" in log
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -132,4 +133,5 @@ def _train(module: str, folder: Path, overrides: Sequence[str]) -> None:
     try:
         main()
     except (Exception, SystemExit) as error:  # pylint: disable=broad-exception-caught
+        traceback.print_exc()  # into the log; the other process is told in a line
         raise RunFailed(f"{type(error).__name__}: {error}") from None
