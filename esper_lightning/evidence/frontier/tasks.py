@@ -96,10 +96,11 @@ _ROWS = (
     ),
     Task(
         name="cifar10_jpeg",
-        title="CIFAR-10 (JPEG q75), 4,000 images / resnet 8",
+        title="CIFAR-10 (JPEG q75), 3,000 images / resnet 8",
         overrides=(
             "data=cifar10_jpeg",
-            "data.subset=4000",
+            "data.subset=3000",
+            "data.num_val=1000",
             "host=resnet",
             "host.width=4",
             "kasmina.slots=[stages.0.0,stages.1.0,stages.2.0]",
