@@ -52,6 +52,25 @@ def test_a_search_with_a_run_missing_is_none() -> None:
     assert "best_size" not in outcomes(rows, "digits")
 
 
+def test_who_knows_the_size_takes_the_best_that_costs_no_more() -> None:
+    """By validation, and for the cost of one run."""
+    rows = [row("grown", seed, summary(test=0.9, flops=1e3)) for seed in range(2)]
+    rows += [
+        row(arm, seed, summary(test=0.5 + number / 10, val=0.6 + number / 20, flops=10.0**number))
+        for number, arm in enumerate(SWEEP)
+        for seed in range(2)
+    ]
+    found = outcomes(rows, "digits")["known_size"]
+    assert [outcome.test for outcome in found.values()] == [pytest.approx(80.0)] * 2
+    assert {outcome.flops for outcome in found.values()} == {1e3}
+
+
+def test_nobody_knows_the_size_where_all_cost_more_than_growing() -> None:
+    rows = [row("grown", 0, summary(test=0.9, flops=1.0))]
+    rows += [row(arm, 0, summary(test=0.5, flops=2.0)) for arm in SWEEP]
+    assert "known_size" not in outcomes(rows, "digits")
+
+
 def test_goals_are_met_by_a_clear_winner() -> None:
     rows = _rows(grown=0.95, rival=0.9)
     rows += [row(arm, s, summary(test=0.8)) for arm in (*SWEEP, *CHEAP_SWEEP) for s in range(6)]

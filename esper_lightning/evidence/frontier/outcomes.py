@@ -1,7 +1,8 @@
 """What each arm reached and what it cost, seed by seed; a search for a size is one of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from esper_lightning.evidence.frontier.arms import ARMS, CHEAP_SWEEP, SWEEP
 from esper_lightning.evidence.frontier.rows import Point, Row
@@ -36,9 +37,13 @@ SEARCHES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Arms that are the best of several runs: title, and which."""
 
+KNOWN = "known_size"
+"""The arm of a user who knows beforehand which size is best."""
+
 TITLES: Mapping[str, str] = {
     **{arm.name: arm.title for arm in ARMS.values() if arm.group != "sweep"},
     **{name: title for name, (title, _) in SEARCHES.items()},
+    KNOWN: "best size that costs no more, known beforehand",
 }
 """Of every arm that is reported."""
 
@@ -57,6 +62,9 @@ def outcomes(rows: Iterable[Row], task: str) -> Outcomes:
             found[name] = {
                 seed: _best([found[part][seed] for part in parts]) for seed in sorted(seeds)
             }
+    known = _known_size(found)
+    if known is not None:
+        found[KNOWN] = found[known]
     return {name: found[name] for name in TITLES if name in found}
 
 
@@ -75,6 +83,28 @@ def _of(row: Row) -> Outcome:
         wall_s=summary.wall_s,
         curve=row.curve,
     )
+
+
+def _known_size(found: Outcomes) -> str | None:
+    """The size with the best mean validation accuracy, of those as cheap as growing on average."""
+    there = [name for name in SWEEP if name in found]
+    if "grown" not in found or len(there) < len(SWEEP):
+        return None
+    limit = _mean_over_seeds(found["grown"], lambda outcome: outcome.flops)
+    cheap = [
+        name
+        for name in there
+        if _mean_over_seeds(found[name], lambda outcome: outcome.flops) <= limit
+    ]
+    return max(
+        cheap,
+        key=lambda name: _mean_over_seeds(found[name], lambda outcome: outcome.val),
+        default=None,
+    )
+
+
+def _mean_over_seeds(of_seeds: Mapping[int, Outcome], value: Callable[[Outcome], float]) -> float:
+    return mean(value(outcome) for outcome in of_seeds.values())
 
 
 def _best(tried: Sequence[Outcome]) -> Outcome:

@@ -13,6 +13,7 @@ from esper_lightning.evidence.frontier.statistics import (
 )
 from esper_lightning.evidence.frontier.tasks import TASKS
 from esper_lightning.evidence.frontier.twins import agreement, twins
+from esper_lightning.evidence.frontier.verdicts import verdicts
 from esper_lightning.evidence.intervals import Interval
 from esper_lightning.evidence.report import table
 
@@ -44,6 +45,9 @@ def report(rows: Sequence[Row], command: str) -> str:
     parts.append(f"## Goals\n\n{_goals(by_task)}")
     parts.append(f"## What was grown\n\n{_blueprints(rows)}")
     parts.append(f"## Gate G4 beside twins without the seeds\n\n{_twins(rows)}")
+    told = _verdicts(rows)
+    if told:
+        parts.append(f"## What gate G4 would have said of seeds that stayed\n\n{told}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -138,6 +142,30 @@ def _twins(rows: Sequence[Row]) -> str:
                 )
     header = ["task", "arm", "cohorts", "rank correlation", "bias", "kept"]
     return table([*header, "kept, no gain at the end", "culled, had gained"], lines)
+
+
+def _verdicts(rows: Sequence[Row]) -> str:
+    lines = [
+        [
+            task,
+            str(each.cohorts),
+            str(each.age),
+            f"{each.doubt:g}",
+            f"{each.error:+.2f}, {each.spread:.2f}",
+            f"{each.kept:.0%}",
+            _signed(each.worth_kept),
+            _signed(each.worth_culled),
+        ]
+        for task in TASKS
+        for each in verdicts(rows, task=task)
+    ]
+    header = ["task", "cohorts", "epochs", "doubt", "error of the estimate: mean, deviation"]
+    kept = ["would have kept", "points of those", "points of the culled"]
+    return table([*header, *kept], lines) if lines else ""
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
 
 
 def _percent(interval: Interval) -> str:
