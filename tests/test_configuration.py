@@ -35,7 +35,7 @@ ELSEWHERE = {
     # Below: they need files.
     "data": {"adult", "fashion_mnist", "mnist", "cifar10", "cifar10_jpeg", "tiny_shakespeare"},
     "host": {"gpt"},  # likewise
-    "experiment": {"shakespeare_full"},  # likewise
+    "experiment": {"shakespeare_full", "cifar10_full"},  # likewise
     "debug": {"profiler"},  # below
 }
 OPTIONS = [
@@ -96,6 +96,17 @@ def test_data_from_files(
     host = "mlp" if data == "adult" else "cnn"
     overrides = (f"data={data}", f"host={host}", *TINY, *SMALL)
     assert "test/loss" in entry.train(composed(*overrides, output_dir=tmp_path / "run"))
+
+
+def test_the_full_cifar10(
+    entry: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_batches(tmp_path / "data", num_train=400, num_test=40)
+    monkeypatch.setenv("ESPER_DATA_DIR", str(tmp_path / "data"))
+    here = ("data.verify=false", "data.num_val=40", "data.num_workers=0", *SMALL)
+    cfg = composed("experiment=cifar10_full", *here, output_dir=tmp_path / "run")
+    assert (cfg.data.subset, cfg.host.depth, cfg.optimizer.momentum) == (None, 20, 0.9)
+    assert "test/loss" in entry.train(cfg)
 
 
 @pytest.mark.parametrize(
