@@ -49,7 +49,7 @@ WARMUP_STEPS = 5
 """After neurons were added: the optimiser begins anew then."""
 DEPTH = 2
 FIRST, LAST = 0.17, 0.42
-"""Shares of the epochs between which neurons are added: the best of three spans for both methods."""
+"""Shares of the epochs between which neurons are added, the best of three for both methods."""
 SCALES = (0.1, 0.5, 1.0)
 """What the line search of TINY tries, the ones of the tutorials of ``gromo`` without 0."""
 
