@@ -1,6 +1,6 @@
 """Growth by seeds beside published methods: TINY and GradMax, as the library ``gromo`` has them.
 
-All of them begin with the same MLP, train on the same batches with the same optimiser and rates for
+All of them begin with the same MLP, train on the same data with the same optimiser and rates for
 as many epochs, and end with about as many parameters. Ours adds branches beside its layers, once,
 by the heuristic; theirs add neurons to its hidden layers, a few after each of several epochs, as
 statistics of gradients over the training data tell. A network of that size from scratch is beside
@@ -273,7 +273,7 @@ def _grow(net: Any, data: SplitDataModule, *, layer: int, neurons: int, method: 
         scale = 1.0
     else:
         scale = min(SCALES, key=lambda tried: _loss_if(net, data, tried))
-        spent += len(SCALES) * samples * per_sample / 3  # forward only
+        spent += len(SCALES) * samples * per_sample / 3  # forward only, at least
     net.set_scaling_factor(scale)
     net.apply_change()
     net.zero_grad()
