@@ -90,8 +90,10 @@ def test_tensorboard(run: Callable[..., Path]) -> None:
 
 
 def test_wandb_offline(run: Callable[..., Path]) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     folder = run("logger=wandb", "logger.wandb.offline=true")
+    # The end of a run does not wait for wandb's process to have written it; the end of Python does.
+    wandb.teardown()
     (records,) = folder.glob("wandb/offline-run-*/*.wandb")
     written = records.read_bytes()
     for word in (b"val/loss", b"optimizer/lr", b"host_parameters", b"offline", b"growth_events"):
