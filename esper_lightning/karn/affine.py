@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from esper_lightning.karn.blueprint import FEATURES, SPATIAL, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.leyline import Attachment, SlotShape
 
@@ -51,3 +52,29 @@ class VectorAffine(_Affine):
     """
 
     _trailing_dims = 0
+
+
+BLUEPRINTS = (
+    Blueprint(
+        id="BP001",
+        name="channel_affine",
+        branch=ChannelAffine,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.02,
+        curriculum_stage=1,
+        approval="2026-11 v1",
+        citation="Perez et al. 2018, arXiv:1709.07871",
+    ),
+    Blueprint(
+        id="BP002",
+        name="vector_affine",
+        branch=VectorAffine,
+        kinds=FEATURES,
+        tier=Tier.PRODUCTION,
+        risk=0.02,
+        curriculum_stage=1,
+        approval="2026-11 v1",
+        citation="Liu et al. 2022, arXiv:2205.05638",
+    ),
+)

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_lightning.karn.blueprint import SPATIAL, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.layers import (
     MIN_NORMED_VALUES,
@@ -13,6 +14,7 @@ from esper_lightning.karn.layers import (
     kaiming,
     zeroed,
 )
+from esper_lightning.karn.parameter_space import Range
 from esper_lightning.leyline import Attachment, SlotShape
 
 MAX_POSITIONS = 1024
@@ -72,3 +74,19 @@ class SpatialAttention(CountableBranch):
         weights = 4 * conv_weights(channels, inner)
         pairs = 2 * inner * positions**2
         return Cost(parameters=weights + 3 * channels, flops=2 * (weights * positions + pairs))
+
+
+BLUEPRINTS = (
+    Blueprint(
+        id="BP018",
+        name="spatial_attention",
+        branch=SpatialAttention,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.25,
+        curriculum_stage=3,
+        parameters={"num_heads": Range(1, 8, 4)},
+        approval="2026-11 v1",
+        citation="Wang et al. 2018, arXiv:1711.07971",
+    ),
+)

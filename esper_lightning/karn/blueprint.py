@@ -16,6 +16,11 @@ from esper_lightning.leyline import (
     SlotShape,
 )
 
+SPATIAL = frozenset({FeatureKind.SPATIAL})
+TOKENS = frozenset({FeatureKind.TOKENS})
+FEATURES = frozenset({FeatureKind.VECTOR, FeatureKind.TOKENS})
+"""Of branches that work on the last dimension alone."""
+
 NO_PARAMETERS: Mapping[str, ParameterValue] = MappingProxyType({})
 
 

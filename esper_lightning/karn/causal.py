@@ -8,8 +8,10 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_lightning.karn.blueprint import TOKENS, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.layers import MIN_NORMED_VALUES, conv_weights, kaiming, scaled, zeroed
+from esper_lightning.karn.parameter_space import Choice, Range
 from esper_lightning.leyline import Attachment, SlotShape
 
 MIN_TOKENS = 4
@@ -128,3 +130,31 @@ def _inner(width: int, expansion: float, num_heads: int) -> int:
     (32, 4)
     """
     return num_heads * math.ceil(scaled(width, expansion) / num_heads)
+
+
+BLUEPRINTS = (
+    Blueprint(
+        id="BP017",
+        name="causal_conv",
+        branch=CausalConv,
+        kinds=TOKENS,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=1,
+        parameters={"expansion": Range(0.25, 8.0, 2.0), "kernel_size": Choice((3, 5, 7), 3)},
+        approval="2026-11 v1",
+        citation="Wu et al. 2019, arXiv:1901.10430",
+    ),
+    Blueprint(
+        id="BP019",
+        name="token_attention",
+        branch=TokenAttention,
+        kinds=TOKENS,
+        tier=Tier.PRODUCTION,
+        risk=0.2,
+        curriculum_stage=2,
+        parameters={"expansion": Range(0.25, 4.0, 1.0), "num_heads": Range(1, 8, 4)},
+        approval="2026-11 v1",
+        citation="Vaswani et al. 2017, arXiv:1706.03762",
+    ),
+)

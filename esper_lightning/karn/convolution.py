@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_lightning.karn.blueprint import SPATIAL, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.layers import (
     MIN_NORMED_VALUES,
@@ -12,6 +13,7 @@ from esper_lightning.karn.layers import (
     scaled,
     zeroed,
 )
+from esper_lightning.karn.parameter_space import Choice, Range
 from esper_lightning.leyline import Attachment, SlotShape
 
 
@@ -248,3 +250,79 @@ class BottleneckConv(_NormedConvolution):
             parameters=weights + 3 * channels + 2 * hidden,
             flops=2 * weights * shape.output.num_positions,
         )
+
+
+BLUEPRINTS = (
+    Blueprint(
+        id="BP008",
+        name="conv_residual",
+        branch=ConvResidual,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=1,
+        parameters={"kernel_size": Choice((3, 5), 3)},
+        approval="2026-11 v1",
+        citation="He et al. 2016, arXiv:1603.05027",
+    ),
+    Blueprint(
+        id="BP009",
+        name="depthwise_separable",
+        branch=DepthwiseSeparable,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.1,
+        curriculum_stage=1,
+        parameters={"kernel_size": Choice((3, 5, 7), 3)},
+        approval="2026-11 v1",
+        citation="Howard et al. 2017, arXiv:1704.04861",
+    ),
+    Blueprint(
+        id="BP010",
+        name="inverted_residual",
+        branch=InvertedResidual,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=2,
+        parameters={"expansion": Range(1, 8, 4)},
+        approval="2026-11 v1",
+        citation="Sandler et al. 2018, arXiv:1801.04381",
+    ),
+    Blueprint(
+        id="BP011",
+        name="convnext",
+        branch=ConvNeXt,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=2,
+        parameters={"expansion": Range(1, 8, 4)},
+        approval="2026-11 v1",
+        citation="Liu et al. 2022, arXiv:2201.03545",
+    ),
+    Blueprint(
+        id="BP012",
+        name="dilated_conv",
+        branch=DilatedConv,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=2,
+        parameters={"dilation": Range(2, 8, 2)},
+        approval="2026-11 v1",
+        citation="Yu & Koltun 2016, arXiv:1511.07122",
+    ),
+    Blueprint(
+        id="BP013",
+        name="bottleneck_conv",
+        branch=BottleneckConv,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.1,
+        curriculum_stage=2,
+        parameters={"reduction": Range(1, 8, 2)},
+        approval="2026-11 v1",
+        citation="He et al. 2016, arXiv:1512.03385",
+    ),
+)

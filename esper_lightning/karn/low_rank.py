@@ -2,8 +2,10 @@
 
 from torch import Tensor, nn
 
+from esper_lightning.karn.blueprint import FEATURES, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.layers import conv_weights, kaiming, zeroed
+from esper_lightning.karn.parameter_space import Range
 from esper_lightning.leyline import Attachment, SlotShape
 
 
@@ -52,3 +54,31 @@ class ParallelLowRank(LowRank):
     """
 
     attachment = Attachment.PARALLEL
+
+
+BLUEPRINTS = (
+    Blueprint(
+        id="BP030",
+        name="low_rank",
+        branch=LowRank,
+        kinds=FEATURES,
+        tier=Tier.PRODUCTION,
+        risk=0.05,
+        curriculum_stage=1,
+        parameters={"rank": Range(1, 64, 8)},
+        approval="2026-11 v1",
+        citation="Hu et al. 2022, arXiv:2106.09685",
+    ),
+    Blueprint(
+        id="BP031",
+        name="parallel_low_rank",
+        branch=ParallelLowRank,
+        kinds=FEATURES,
+        tier=Tier.PRODUCTION,
+        risk=0.05,
+        curriculum_stage=1,
+        parameters={"rank": Range(1, 64, 8)},
+        approval="2026-11 v1",
+        citation="Hu et al. 2022, arXiv:2106.09685",
+    ),
+)

@@ -3,8 +3,10 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_lightning.karn.blueprint import FEATURES, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.layers import MIN_NORMED_VALUES, conv_weights, kaiming, scaled, zeroed
+from esper_lightning.karn.parameter_space import Range
 from esper_lightning.leyline import Attachment, SlotShape
 
 
@@ -121,3 +123,43 @@ class ParallelMlp(CountableBranch):
         return Cost(
             parameters=weights + hidden + d_out, flops=2 * weights * shape.output.num_positions
         )
+
+
+BLUEPRINTS = (
+    Blueprint(
+        id="BP024",
+        name="mlp_residual",
+        branch=MlpResidual,
+        kinds=FEATURES,
+        tier=Tier.PRODUCTION,
+        risk=0.1,
+        curriculum_stage=1,
+        parameters={"expansion": Range(0.25, 8.0, 4.0)},
+        approval="2026-11 v1",
+        citation="Vaswani et al. 2017, arXiv:1706.03762",
+    ),
+    Blueprint(
+        id="BP025",
+        name="gated_mlp",
+        branch=GatedMlp,
+        kinds=FEATURES,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=2,
+        parameters={"expansion": Range(0.25, 8.0, 2.5)},
+        approval="2026-11 v1",
+        citation="Shazeer 2020, arXiv:2002.05202",
+    ),
+    Blueprint(
+        id="BP026",
+        name="parallel_mlp",
+        branch=ParallelMlp,
+        kinds=FEATURES,
+        tier=Tier.PRODUCTION,
+        risk=0.1,
+        curriculum_stage=1,
+        parameters={"expansion": Range(0.25, 8.0, 4.0)},
+        approval="2026-11 v1",
+        citation="Zhang et al. 2019, arXiv:1901.09321",
+    ),
+)

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_lightning.karn.blueprint import SPATIAL, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.layers import (
     conv_weights,
@@ -12,6 +13,7 @@ from esper_lightning.karn.layers import (
     strides,
     zeroed,
 )
+from esper_lightning.karn.parameter_space import Range
 from esper_lightning.leyline import Attachment, SlotShape
 
 
@@ -122,3 +124,42 @@ class ParallelInverted(CountableBranch):
         after_stride += conv_weights(hidden, c_out)
         multiply_adds = expand * shape.input.num_positions + after_stride * strided_positions(shape)
         return Cost(parameters=expand + after_stride + 2 * hidden + c_out, flops=2 * multiply_adds)
+
+
+BLUEPRINTS = (
+    Blueprint(
+        id="BP014",
+        name="parallel_conv",
+        branch=ParallelConv,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=1,
+        parameters={"expansion": Range(0.25, 8.0, 4.0)},
+        approval="2026-11 v1",
+        citation="He et al. 2016, arXiv:1512.03385",
+    ),
+    Blueprint(
+        id="BP015",
+        name="parallel_pointwise",
+        branch=ParallelPointwise,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.05,
+        curriculum_stage=1,
+        approval="2026-11 v1",
+        citation="He et al. 2019, arXiv:1812.01187",
+    ),
+    Blueprint(
+        id="BP016",
+        name="parallel_inverted",
+        branch=ParallelInverted,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.15,
+        curriculum_stage=2,
+        parameters={"expansion": Range(0.25, 8.0, 4.0)},
+        approval="2026-11 v1",
+        citation="Sandler et al. 2018, arXiv:1801.04381",
+    ),
+)

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_lightning.karn.blueprint import SPATIAL, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.layers import conv_weights, kaiming, scaled, zeroed
+from esper_lightning.karn.parameter_space import Range
 from esper_lightning.leyline import Attachment, SlotShape
 
 
@@ -43,3 +45,19 @@ class SqueezeExcite(CountableBranch):
         hidden = scaled(channels, 1 / reduction)
         weights = 2 * conv_weights(channels, hidden)
         return Cost(parameters=weights + hidden + channels, flops=2 * weights)
+
+
+BLUEPRINTS = (
+    Blueprint(
+        id="BP005",
+        name="squeeze_excite",
+        branch=SqueezeExcite,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.05,
+        curriculum_stage=1,
+        parameters={"reduction": Range(1, 16, 4)},
+        approval="2026-11 v1",
+        citation="Hu et al. 2018, arXiv:1709.01507",
+    ),
+)
