@@ -57,6 +57,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
+    parts.register_blueprints(cfg)
     data = parts.build_data(cfg, LightningDataModule)
     model, network = parts.build_module(cfg, data, LightningModule)
     if cfg.list_slots:

@@ -82,10 +82,11 @@ def build_all(group: Any, key: str, kind: type) -> list[Any]:
 
 
 def build_own(node: Any, key: str, kind: type[Kind]) -> Kind:
-    """An object of the user's own class, imported from the current directory as well.
+    """An object of the user's own, imported from the current directory as well.
 
     Args:
-        node: dotted path of the class, or a mapping with it as ``_target_`` and its arguments.
+        node: dotted path of the class, of a function that makes one or of one that is made, or a
+            mapping with the path as ``_target_`` and arguments.
         key: the node's place, for errors.
         kind: what it must be.
 
@@ -100,6 +101,8 @@ def build_own(node: Any, key: str, kind: type[Kind]) -> Kind:
         )
     path: str = given["_target_"]
     make = _imported(path, key)
+    if isinstance(make, kind) and len(given) == 1:
+        return make
     if not callable(make) or (isinstance(make, type) and not issubclass(make, kind)):
         raise InvalidArgument(f"{key}={path}: {make!r} is not a {kind.__name__}")
     hint = f"; they are given as '{key}={{_target_: {path}, name: value}}'"

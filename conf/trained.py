@@ -53,6 +53,7 @@ def load(
         if not path.is_file():
             raise InvalidArgument(f"no such file: {path}")
     cfg: Any = OmegaConf.load(config)
+    parts.register_blueprints(cfg)
     module, network = parts.build_module(cfg, parts.build_data(cfg, data_kind), module_kind)
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)

@@ -4,14 +4,15 @@ Design: docs/design/detailed_design/05-karn.md
 """
 
 from esper_lightning.karn.blueprint import Blueprint, Tier
-from esper_lightning.karn.catalogue import CATALOGUE, build, get
+from esper_lightning.karn.catalogue import CATALOGUE, Catalogue, build, get, register
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.parameter_space import Choice, Range
-from esper_lightning.karn.query import fitting
+from esper_lightning.karn.query import fitting, query
 
 __all__ = [
     "CATALOGUE",
     "Blueprint",
+    "Catalogue",
     "Choice",
     "Cost",
     "CountableBranch",
@@ -20,4 +21,6 @@ __all__ = [
     "build",
     "fitting",
     "get",
+    "query",
+    "register",
 ]

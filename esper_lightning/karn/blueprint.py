@@ -41,7 +41,7 @@ class Blueprint:
     """One entry of the catalogue.
 
     Attributes:
-        id: ``BP001`` and so on; part of every saved file, never used twice.
+        id: ``BP001`` and so on, of your own with other capitals; never used twice.
         name: what commands and configuration call it.
         branch: the class that it builds.
         kinds: feature maps it can be attached to.
@@ -66,8 +66,10 @@ class Blueprint:
     citation: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"BP\d{3}", self.id):
-            raise InvalidArgument(f"a blueprint id is BP and three digits, got {self.id!r}")
+        if not re.fullmatch(r"[A-Z]{2,8}\d{3}", self.id):
+            raise InvalidArgument(
+                f"a blueprint id is two to eight capitals and three digits, got {self.id!r}"
+            )
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise InvalidArgument(f"{self.id}: a name is in snake_case, got {self.name!r}")
         if not 0 <= self.risk <= 1:

@@ -3,7 +3,8 @@
 import math
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from esper_lightning.leyline import SlotShape
 
@@ -39,13 +40,30 @@ def zeroed(layer: Weighted) -> Weighted:
     return layer
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
     """Groups of eight channels where they divide, else one group (Wu & He 2018, arXiv:1803.08494).
 
     Needs at least :data:`MIN_NORMED_VALUES` values in ``(C, H, W)``.
     """
     whole = channels % CHANNELS_PER_GROUP == 0
-    return nn.GroupNorm(channels // CHANNELS_PER_GROUP if whole else 1, channels)
+    num_groups = channels // CHANNELS_PER_GROUP if whole else 1
+    return _GroupNorm(num_groups, channels, affine=affine)
+
+
+class _GroupNorm(nn.GroupNorm):
+    """GroupNorm that does not see a channels_last layout.
+
+    In torch 2.13 the kernel for that layout on CPU crashes the process in its backward pass when
+    the weight needs a gradient and the input does not, as in a seed whose gradients are isolated.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(2)).reshape(input.shape)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32 when its type is a half one: for what half precision cannot do."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def scaled(width: int, factor: float) -> int:

@@ -1,11 +1,11 @@
-"""Low-rank linear maps over the last dimension of ``(B, D)`` or ``(B, T, D)``."""
+"""Linear maps of low rank: over the last dimension, or a convolution."""
 
 from torch import Tensor, nn
 
-from esper_lightning.karn.blueprint import FEATURES, Blueprint, Tier
+from esper_lightning.karn.blueprint import FEATURES, SPATIAL, Blueprint, Tier
 from esper_lightning.karn.countable import Cost, CountableBranch
 from esper_lightning.karn.layers import conv_weights, kaiming, zeroed
-from esper_lightning.karn.parameter_space import Range
+from esper_lightning.karn.parameter_space import Choice, Range
 from esper_lightning.leyline import Attachment, SlotShape
 
 
@@ -56,6 +56,49 @@ class ParallelLowRank(LowRank):
     attachment = Attachment.PARALLEL
 
 
+class SeparableLowRank(CountableBranch):
+    """A convolution of low rank: ``k x 1`` down to a few channels, then ``1 x k`` back up.
+
+    Jaderberg et al. 2014 (arXiv:1405.3866), scheme 2: filters along the columns feed filters along
+    the rows, with nothing in between. Learned as a residual instead of fitted to a trained layer.
+
+    Args:
+        shape: of the slot, ``(C, H, W)``.
+        rank: channels in between; never more than ``k * C``, which is any ``k x k`` convolution.
+        kernel_size: ``k``, odd.
+    """
+
+    attachment = Attachment.SERIES
+
+    def __init__(self, shape: SlotShape, *, rank: int, kernel_size: int) -> None:
+        super().__init__()
+        channels, padding = shape.output.features, kernel_size // 2
+        rank = min(rank, kernel_size * channels)
+        self.down = kaiming(
+            nn.Conv2d(channels, rank, (kernel_size, 1), padding=(padding, 0), bias=False), gain=1.0
+        )
+        self.up = zeroed(
+            nn.Conv2d(rank, channels, (1, kernel_size), padding=(0, padding), bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        out: Tensor = self.up(self.down(x))
+        return out
+
+    @classmethod
+    def fits(cls, shape: SlotShape) -> bool:
+        """Where a pixel has a neighbour."""
+        return shape.output.num_positions > 1
+
+    @classmethod
+    def cost(cls, shape: SlotShape, /, *, rank: int, kernel_size: int) -> Cost:
+        """Two convolutions without biases."""
+        channels = shape.output.features
+        weights = 2 * kernel_size * conv_weights(channels, min(rank, kernel_size * channels))
+        return Cost(parameters=weights, flops=2 * weights * shape.output.num_positions)
+
+
 BLUEPRINTS = (
     Blueprint(
         id="BP030",
@@ -80,5 +123,17 @@ BLUEPRINTS = (
         parameters={"rank": Range(1, 64, 8)},
         approval="2026-11 v1",
         citation="Hu et al. 2022, arXiv:2106.09685",
+    ),
+    Blueprint(
+        id="BP032",
+        name="separable_low_rank",
+        branch=SeparableLowRank,
+        kinds=SPATIAL,
+        tier=Tier.PRODUCTION,
+        risk=0.1,
+        curriculum_stage=2,
+        parameters={"rank": Range(1, 64, 8), "kernel_size": Choice((3, 5, 7), 3)},
+        approval="2026-11 v1",
+        citation="Jaderberg et al. 2014, arXiv:1405.3866",
     ),
 )

@@ -125,6 +125,42 @@ class ParallelMlp(CountableBranch):
         )
 
 
+class Adapter(CountableBranch):
+    """Linear into a narrow bottleneck, GELU, linear back.
+
+    Houlsby et al. 2019 (arXiv:1902.00751), section 2.1, figure 2 right; the skip connection is the
+    slot's sum, and the last layer is 0 instead of near 0.
+
+    Args:
+        shape: of the slot, ``(D,)`` or ``(T, D)``.
+        reduction: ``D`` over the width of the bottleneck.
+    """
+
+    attachment = Attachment.SERIES
+
+    def __init__(self, shape: SlotShape, *, reduction: int) -> None:
+        super().__init__()
+        width = shape.output.features
+        bottleneck = scaled(width, 1 / reduction)
+        self.down = kaiming(nn.Linear(width, bottleneck))
+        self.up = zeroed(nn.Linear(bottleneck, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` to the same."""
+        out: Tensor = self.up(F.gelu(self.down(x)))
+        return out
+
+    @classmethod
+    def cost(cls, shape: SlotShape, /, *, reduction: int) -> Cost:
+        """Two linear layers with their biases."""
+        width = shape.output.features
+        bottleneck = scaled(width, 1 / reduction)
+        weights = 2 * conv_weights(width, bottleneck)
+        return Cost(
+            parameters=weights + bottleneck + width, flops=2 * weights * shape.output.num_positions
+        )
+
+
 BLUEPRINTS = (
     Blueprint(
         id="BP024",
@@ -161,5 +197,17 @@ BLUEPRINTS = (
         parameters={"expansion": Range(0.25, 8.0, 4.0)},
         approval="2026-11 v1",
         citation="Zhang et al. 2019, arXiv:1901.09321",
+    ),
+    Blueprint(
+        id="BP029",
+        name="adapter",
+        branch=Adapter,
+        kinds=FEATURES,
+        tier=Tier.PRODUCTION,
+        risk=0.05,
+        curriculum_stage=2,
+        parameters={"reduction": Range(2, 64, 8)},
+        approval="2026-11 v1",
+        citation="Houlsby et al. 2019, arXiv:1902.00751",
     ),
 )

@@ -42,24 +42,24 @@ def most(alone: float) -> float:
 
 
 ROLLED_BACK = {
-    ("NaNEmitter", "direct"),
-    ("NaNEmitter", "shadow"),
-    ("GradientBlocker", "direct"),
-    ("GradientBlocker", "shadow"),
-    ("LabelMemoriser", "direct"),
-    ("LabelMemoriser", "straight_through"),
-    ("LabelMemoriser", "shadow"),
-    ("ScaleDrift", "direct"),
-    ("ScaleDrift", "straight_through"),
-    ("ScaleDrift", "shadow"),
+    ("nan_emitter", "direct"),
+    ("nan_emitter", "shadow"),
+    ("gradient_blocker", "direct"),
+    ("gradient_blocker", "shadow"),
+    ("label_memoriser", "direct"),
+    ("label_memoriser", "straight_through"),
+    ("label_memoriser", "shadow"),
+    ("scale_drift", "direct"),
+    ("scale_drift", "straight_through"),
+    ("scale_drift", "shadow"),
 }
 """Where the governor has to step in. In the others gates or isolation are enough, or the seed, bad
 as it is, does no harm to this host."""
 
 
 UNDISTURBED = {
-    ("NaNEmitter", Incubation.STRAIGHT_THROUGH),
-    ("RandomPolluter", Incubation.STRAIGHT_THROUGH),
+    ("nan_emitter", Incubation.STRAIGHT_THROUGH),
+    ("rng_polluter", Incubation.STRAIGHT_THROUGH),
 }
 """Where isolation lets nothing at all reach the host before the seed is gone."""
 
@@ -75,7 +75,7 @@ def test_a_bad_seed_costs_little_and_is_found(
     assert final < most
     stepped_in = [event for event in events if isinstance(event, Intervention)]
     culled = [e for e in events if isinstance(e, StageChanged) and e.after is SeedStage.CULLED]
-    if blueprint == "RandomPolluter":
+    if blueprint == "rng_polluter":
         assert "it draws random numbers in evaluation" in culled[0].reason
         assert kasmina.bed.slots["features.1"].record.quarantined == [blueprint]
     if (blueprint, incubation) in UNDISTURBED:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esper_lightning.karn import CATALOGUE, Blueprint
+from esper_lightning.karn import CATALOGUE, Blueprint, Tier
 from esper_lightning.leyline import FeatureKind, Incubation
 
 WIDTH = 8
@@ -54,9 +54,12 @@ CONDITIONS = {
     "all": Condition(clip_norm=0.1, accumulate=2, dropout=True, batch_norm=True, in_place=True),
 }
 
+BLUEPRINTS = [row for row in CATALOGUE.values() if row.tier is not Tier.ADVERSARIAL]
+"""Those that are not built to do harm."""
+
 PLANTINGS = [
     (blueprint, kind, incubation)
-    for blueprint in CATALOGUE.values()
+    for blueprint in BLUEPRINTS
     for kind in FeatureKind
     if kind in blueprint.kinds
     for incubation in Incubation

@@ -11,10 +11,9 @@ import pytest
 import torch
 from foreign_hosts import CASES
 from grown_networks import fossil, seed, slots_of
-from matrix import CONDITIONS, MatrixHost, batch
+from matrix import BLUEPRINTS, CONDITIONS, MatrixHost, batch
 from torch import Tensor, nn
 
-from esper_lightning.karn import CATALOGUE
 from esper_lightning.kasmina import save_program, save_source
 from esper_lightning.leyline import FeatureKind, SeedStage
 from esper_lightning.tolaria import CNN, MLP
@@ -149,7 +148,7 @@ def of_transformers(name: str) -> tuple[nn.Module, Any]:
 MAKE: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     **{
         f"{row.name} on {kind.value}": lambda row=row, kind=kind: of_catalogue(row.name, kind)
-        for row in CATALOGUE.values()
+        for row in BLUEPRINTS
         for kind in FeatureKind
         if kind in row.kinds
     },

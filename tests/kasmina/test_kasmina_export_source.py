@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 from foreign_hosts import CASES, Case
 from grown_networks import fossil, imported, same, seed, slots_of, trained
-from matrix import CONDITIONS, MatrixHost, batch
+from matrix import BLUEPRINTS, CONDITIONS, MatrixHost, batch
 from packaging.version import Version
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from esper_lightning.karn import CATALOGUE, Blueprint
+from esper_lightning.karn import Blueprint
 from esper_lightning.kasmina import NotExportable, save_source
 from esper_lightning.leyline import FeatureKind, SeedStage
 from esper_lightning.tolaria import CNN, MLP
 
-GROWN = [(row, kind) for row in CATALOGUE.values() for kind in FeatureKind if kind in row.kinds]
+GROWN = [(row, kind) for row in BLUEPRINTS for kind in FeatureKind if kind in row.kinds]
 
 LATE = {"parametrised", "computed again"}
 traceable_of_late = pytest.mark.skipif(
