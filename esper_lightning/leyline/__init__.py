@@ -26,6 +26,7 @@ from esper_lightning.leyline.errors import (
     UnknownSlot,
     UnsupportedOptimizer,
     UnsupportedTraining,
+    UnusableKey,
 )
 from esper_lightning.leyline.events import (
     AlarmLevel,
@@ -44,6 +45,7 @@ from esper_lightning.leyline.shapes import (
     PossibleSlot,
     SlotShape,
 )
+from esper_lightning.leyline.signing import Signer, installation_key
 from esper_lightning.leyline.stages import (
     LEGAL_COMMANDS,
     LIVE_STAGES,
@@ -95,6 +97,7 @@ __all__ = [
     "RunSummary",
     "SeedStage",
     "SeedState",
+    "Signer",
     "SlotShape",
     "SlotUnsuitable",
     "StageChanged",
@@ -104,8 +107,10 @@ __all__ = [
     "UnknownSlot",
     "UnsupportedOptimizer",
     "UnsupportedTraining",
+    "UnusableKey",
     "decode",
     "encode",
+    "installation_key",
     "legal_commands",
     "mermaid",
     "pretty",

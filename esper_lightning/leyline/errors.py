@@ -40,6 +40,10 @@ class UnsupportedTraining(InvalidArgument):
     """A way of training that growth does not support."""
 
 
+class UnusableKey(EsperError):
+    """The key of this installation cannot be had, or others could have read it."""
+
+
 class NonFiniteTraining(EsperError, ArithmeticError):
     """The host's own training produced NaN or infinity."""
 
