@@ -16,6 +16,7 @@ from esper_lightning.callbacks.logger_events import LoggerEvents
 from esper_lightning.callbacks.neptune_logger import NeptuneLogger
 from esper_lightning.callbacks.summary import Summary
 from esper_lightning.callbacks.tamiyo import Tamiyo
+from esper_lightning.callbacks.tezzeret import Tezzeret
 from esper_lightning.callbacks.training_flops import TrainingFlops
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "NeptuneLogger",
     "Summary",
     "Tamiyo",
+    "Tezzeret",
     "TrainingFlops",
     "find",
 ]

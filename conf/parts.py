@@ -3,8 +3,9 @@
 import logging
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from esper_lightning import karn
 from esper_lightning.callbacks import (
     GrowthFigure,
     Journal,
@@ -26,6 +27,22 @@ Module = TypeVar("Module")
 
 WATCHING_GROWTH = (GrowthFigure, Journal, LiveTable, LoggerEvents, Summary)
 """Callbacks that need a Kasmina beside them."""
+
+
+def register_blueprints(cfg: DictConfig) -> None:
+    """Add the blueprints that ``blueprints`` names to the catalogue.
+
+    Raises:
+        InvalidArgument: it is no list, or an item does not make a blueprint with a name and an id
+            of its own.
+    """
+    given = cfg.get("blueprints")
+    if given is not None and not isinstance(given, ListConfig):
+        raise InvalidArgument(
+            f"blueprints must be a list, such as blueprints=[my_project.MINE], got {given!r}"
+        )
+    for index, node in enumerate(given or ()):
+        karn.register(build_own(node, f"blueprints[{index}]", karn.Blueprint))
 
 
 def build_data(cfg: DictConfig, kind: type[Data]) -> Data:
@@ -96,7 +113,7 @@ def _takes(module: Any, inputs: Any) -> bool:
 
 
 def build_callbacks(cfg: DictConfig, kind: type) -> list[Any]:
-    """Kasmina, the governor, Tamiyo and whatever the group ``callbacks`` names, each a ``kind``.
+    """What grows, and whatever the group ``callbacks`` names, each a ``kind``.
 
     Without Kasmina nothing grows: callbacks that watch growth are left out, and the training FLOPs,
     which Kasmina logs otherwise, are counted by ``TrainingFlops``.
@@ -107,7 +124,7 @@ def build_callbacks(cfg: DictConfig, kind: type) -> list[Any]:
     if cfg.get("kasmina"):
         _check_not_null(cfg, "kasmina.rules", "governor.rules", "tamiyo.policy")
         _check_not_null(cfg, "tamiyo.policy.budget")
-        names = ("kasmina", "governor", "tamiyo")
+        names = ("kasmina", "governor", "tamiyo", "tezzeret")
         growing = {name: cfg.get(name) for name in names}
         return [build(node, name) for name, node in growing.items() if node] + given
     others = [item for item in given if not isinstance(item, WATCHING_GROWTH)]

@@ -4,9 +4,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from esper_lightning.evidence import (
+    compiling,
     device,
     incubation,
     instructions,
+    library,
     memory,
     overhead,
     planting,
@@ -22,10 +24,12 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "overhead": overhead.main,
     "instructions": instructions.main,
     "incubation": incubation.main,
+    "compiling": compiling.main,
     "device": device.main,
     "planting": planting.main,
     "published": published.main,
     "memory": memory.main,
+    "library": library.main,
     "rollback": rollback.main,
     "stack": stack.main,
     "widening": widening.main,

@@ -8,6 +8,7 @@ from esper_lightning.kasmina.blame import acting, suspects, what_grew
 from esper_lightning.kasmina.branch import Branch, BuildBranch
 from esper_lightning.kasmina.bypass import Phase, PhaseCalls
 from esper_lightning.kasmina.export import NotExportable, save_program, save_source
+from esper_lightning.kasmina.faster import run_by
 from esper_lightning.kasmina.feature_maps import feature_map, probing
 from esper_lightning.kasmina.flops import FlopCount, FlopMeter
 from esper_lightning.kasmina.graft import (
@@ -70,6 +71,7 @@ __all__ = [
     "probing",
     "regraft",
     "restore",
+    "run_by",
     "save_program",
     "save_source",
     "saved_slots",

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esper_lightning.kasmina.faster import output_of
 from esper_lightning.leyline import Attachment, ParameterValue, SlotShape
 
 
@@ -53,7 +54,7 @@ def branch_output(branch: nn.Module, x: Tensor, h: Tensor) -> Tensor:
         h: the slot's output, which a series branch reads.
     """
     series = getattr(branch, "attachment", None) is Attachment.SERIES
-    output: Tensor = branch(_fed(h if series else x, branch))
+    output = output_of(branch, _fed(h if series else x, branch))
     if output.ndim == 4 and output.shape[2:] != h.shape[2:]:
         output = F.adaptive_avg_pool2d(output, (h.shape[2], h.shape[3]))
     return output.to(h.dtype)

@@ -10,8 +10,8 @@ from esper_lightning.karn import CATALOGUE, Blueprint, Tier
 from esper_lightning.leyline import CommandKind, InvalidArgument, SeedState, SystemState
 from esper_lightning.leyline.arguments import check_flag, check_number, check_whole
 from esper_lightning.tamiyo import pressure
-from esper_lightning.tamiyo.budget import GrowthBudget, check_budget
-from esper_lightning.tamiyo.planting import plan
+from esper_lightning.tamiyo.budget import GrowthBudget, Room, check_budget
+from esper_lightning.tamiyo.planting import Planting, plan
 from esper_lightning.tamiyo.plateau import check_mode, worsening
 from esper_lightning.tamiyo.policy import Choice, Policy, restore, wait
 from esper_lightning.tamiyo.record import Record
@@ -127,6 +127,11 @@ class Heuristic(Policy):
             return settle(state.slots) or wait("the run ends and no seed is live")
         return self._judge(state) or self._plant(state)
 
+    def candidates(self, state: SystemState) -> list[Choice]:
+        """The cohort that it would plant if the time had come."""
+        plantings = self._plan(state, num=self._max_live)
+        return [each.offer.germinate(each.slot, "may be planted next") for each in plantings]
+
     def state_dict(self) -> dict[str, Any]:
         """What it remembers of the run."""
         record: dict[str, Any] = msgspec.to_builtins(self._record)
@@ -173,22 +178,11 @@ class Heuristic(Policy):
 
     def _cohort(self, state: SystemState, why: str, *, num: int) -> list[Choice]:
         """Plant in up to ``num`` slots, or say why in none."""
-        free = [
-            slot
-            for slot in state.slots
-            if CommandKind.GERMINATE in slot.legal and self._shortlist.of(slot)
-        ]
-        if not free:
+        if not self._free(state):
             return wait(f"{why}; but no slot is free in which a blueprint fits")
-        room = self._budget.room(state).scaled(self._spend)
-        plantings = plan(
-            pressure.by_pressure(free)[:num],
-            room,
-            state=state,
-            shortlist=self._shortlist,
-            trust=self._record.trust,
-        )
+        plantings = self._plan(state, num=num)
         if not plantings:
+            room = self._room(state)
             return wait(f"{why}; but nothing fits what is left of the budget: {room}")
         added = sum(planting.offer.price.parameters for planting in plantings)
         if added < self._min_growth * state.num_parameters:
@@ -204,6 +198,25 @@ class Heuristic(Policy):
             )
             for planting in plantings
         ]
+
+    def _free(self, state: SystemState) -> list[SeedState]:
+        return [
+            slot
+            for slot in state.slots
+            if CommandKind.GERMINATE in slot.legal and self._shortlist.of(slot)
+        ]
+
+    def _room(self, state: SystemState) -> Room:
+        return self._budget.room(state).scaled(self._spend)
+
+    def _plan(self, state: SystemState, *, num: int) -> list[Planting]:
+        return plan(
+            pressure.by_pressure(self._free(state))[:num],
+            self._room(state),
+            state=state,
+            shortlist=self._shortlist,
+            trust=self._record.trust,
+        )
 
 
 def _list(seeds: Sequence[SeedState]) -> str:

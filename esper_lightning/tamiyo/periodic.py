@@ -88,6 +88,10 @@ class Periodic(Policy):
         following = self._start if late < 0 else done + self._period - late % self._period
         return choices or wait(f"plants next after {following} epochs, {done} are done")
 
+    def candidates(self, state: SystemState) -> list[Choice]:
+        """What has a turn, in every slot that is free."""
+        return self._shortlist.candidates(state, self._budget.room(state))
+
     def state_dict(self) -> dict[str, Any]:
         """Whose turn it is."""
         progress: dict[str, Any] = msgspec.to_builtins(self._progress)

@@ -76,6 +76,16 @@ class Policy(ABC):
             exactly one NOOP whose reason says why. Never empty.
         """
 
+    def candidates(self, state: SystemState) -> list[Choice]:  # noqa: ARG002
+        """What it may plant next, the likeliest first, so that it can be made ready.
+
+        Asking changes nothing, and what comes is bound to nothing.
+
+        Returns:
+            Choices of kind GERMINATE; none where a policy cannot tell.
+        """
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to decide as the uninterrupted one would, JSON-able."""
         return {}

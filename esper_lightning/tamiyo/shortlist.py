@@ -10,6 +10,7 @@ from esper_lightning.leyline import (
     ParameterValue,
     SeedState,
     SlotShape,
+    SystemState,
     UnknownBlueprint,
 )
 from esper_lightning.leyline.arguments import check_flag, check_names
@@ -117,3 +118,12 @@ class Shortlist:
             return []
         priced = [offer(blueprint, slot.shape) for blueprint in self.of(slot)]
         return [made for made in priced if room.admits(made.price)]
+
+    def candidates(self, state: SystemState, room: Room) -> list[Choice]:
+        """Every offer in every slot that is free."""
+        return [
+            made.germinate(slot, "may be planted next")
+            for slot in state.slots
+            if CommandKind.GERMINATE in slot.legal
+            for made in self.offers(slot, room)
+        ]

@@ -132,6 +132,10 @@ class RandomPolicy(Policy):
             for choice, price in found
         ]
 
+    def candidates(self, state: SystemState) -> list[Choice]:
+        """All that it could draw now."""
+        return self._shortlist.candidates(state, self._budget.room(state))
+
     def state_dict(self) -> dict[str, Any]:
         """The random stream."""
         version, words, gauss = self._random.getstate()
