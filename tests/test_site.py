@@ -13,7 +13,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from esper_lightning.leyline import TRANSITIONS
+from esper_lightning.karn import CATALOGUE, Blueprint
+from esper_lightning.leyline import TRANSITIONS, Attachment
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -115,16 +116,27 @@ def test_the_site_builds_without_a_warning_and_needs_nothing_from_elsewhere(
 # Pictures
 
 
-@pytest.fixture
-def drawing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """``docs/figures/draw.py``."""
+def loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A script of ``docs/figures``."""
     monkeypatch.syspath_prepend(str(DOCS / "figures"))
-    spec = importlib.util.spec_from_file_location("draw", DOCS / "figures/draw.py")
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"figures/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """``docs/figures/draw.py``."""
+    return loaded("draw", monkeypatch)
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """``docs/figures/blueprints.py``."""
+    return loaded("blueprints", monkeypatch)
 
 
 def test_pictures_are_as_they_are_drawn(drawing: ModuleType) -> None:
@@ -143,3 +155,51 @@ def test_the_drawing_of_the_lifecycle_has_every_stage_and_an_arrow_for_every_mov
     assert svg.count("<path d=") - svg.count("<marker") == sum(map(len, TRANSITIONS.values()))
     moves = {(before, after) for before, afters in TRANSITIONS.items() for after in afters}
     assert set(drawing.WAYS) | drawing.UNUSED <= moves
+
+
+# Cards of the blueprints
+
+
+def test_cards_are_as_the_catalogue_has_them(cards: ModuleType) -> None:
+    made = cards.files()
+    pictures = {path.relative_to(DOCS) for path in (DOCS / "figures/blueprints").iterdir()}
+    assert set(made) == pictures | {Path("blueprints.md")}
+    for path, text in made.items():
+        assert (DOCS / path).read_text() == text, "run python docs/figures/blueprints.py"
+
+
+def test_a_card_tells_what_its_row_says(cards: ModuleType) -> None:
+    page = cards.files()[Path("blueprints.md")]
+    for row in CATALOGUE.values():
+        _, _, card = page.partition(f"### {row.id} {row.name}\n")
+        card, _, _ = card.partition("\n### ")
+        assert f"| [{row.id} {row.name}](#{row.id.lower()}-{row.name}) |" in page
+        assert row.citation.partition(", arXiv:")[0] in card
+        assert all(f"`{name}`: {allowed}" in card for name, allowed in row.parameters.items())
+        assert all(kind.value in card for kind in row.kinds)
+
+
+@pytest.mark.parametrize("row", CATALOGUE.values(), ids=lambda row: row.name)
+def test_a_picture_is_small_and_shows_a_way_from_its_input_to_its_output(
+    row: Blueprint, cards: ModuleType
+) -> None:
+    svg = cards.picture(row)
+    assert len(svg.encode()) < 6000
+    read = "h" if row.attachment is Attachment.SERIES else "x"
+    assert svg.count(f">{read}</text>") == svg.count(f">f({read})</text>") == 1
+    numbers = [float(each) for each in re.findall(r' (?:x|y|cx|cy)="(-?[\d.]+)"', svg)]
+    assert 0 <= min(numbers) <= max(numbers) <= 720
+
+
+def test_a_picture_has_the_sizes_and_the_order_of_what_runs(cards: ModuleType) -> None:
+    def told(name: str) -> list[str]:
+        svg = cards.picture(CATALOGUE[name]).replace("\N{MULTIPLICATION SIGN}", "x")
+        return re.findall(r">([^<>\n]+)</?t", svg)[1:]
+
+    assert told("inverted_residual") == [
+        *("h", "group norm", "4 groups", "conv 1x1", "32 → 128", "GELU"),
+        *("depthwise 3x3", "128", "GELU", "conv 1x1", "128 → 32", "f(h)"),
+    ]
+    assert "4 heads of 8" in told("token_attention")
+    assert sum("100 times" in each for each in told("slow_kernel")) == 3
+    assert told("exploding_gain")[-3:] == ["+", "x 1e6", "f(h)"]

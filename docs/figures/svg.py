@@ -55,16 +55,20 @@ def words(
 
 def arrow(points: Sequence[Point], *, color: str = "ink", dashed: bool = False) -> str:
     """A line through ``points`` with rounded corners and a head at its end."""
+    dash = ' stroke-dasharray="5 4"' if dashed else ""
+    return (
+        f'<path d="{route(points)}" fill="none" stroke="{HEADS[color]}" stroke-width="1.6"{dash} '
+        f'marker-end="url(#head-{color})"/>'
+    )
+
+
+def route(points: Sequence[Point]) -> str:
+    """The line of an :func:`arrow`, as a path says it."""
     path = f"M{points[0][0]:g} {points[0][1]:g}"
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         start, end = _towards(corner, before), _towards(corner, after)
         path += f"L{start[0]:g} {start[1]:g}Q{corner[0]:g} {corner[1]:g} {end[0]:g} {end[1]:g}"
-    path += f"L{points[-1][0]:g} {points[-1][1]:g}"
-    dash = ' stroke-dasharray="5 4"' if dashed else ""
-    return (
-        f'<path d="{path}" fill="none" stroke="{HEADS[color]}" stroke-width="1.6"{dash} '
-        f'marker-end="url(#head-{color})"/>'
-    )
+    return path + f"L{points[-1][0]:g} {points[-1][1]:g}"
 
 
 def _towards(corner: Point, other: Point, radius: float = 12) -> Point:
