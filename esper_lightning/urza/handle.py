@@ -28,6 +28,13 @@ from esper_lightning.urza.errors import (
     storage_errors,
 )
 
+_SETTINGS = (
+    "foreign_keys = ON",
+    "synchronous = FULL",  # what was committed survives a power cut
+    "temp_store = MEMORY",
+    "trusted_schema = OFF",
+)
+
 _SHORTEST_WAIT_S = 0.01
 
 
@@ -55,6 +62,7 @@ class Handle:
         self._busy_s = busy_s
         self._engine: Engine | None = None
         self._driver: sqlite3.Connection | None = None
+        # pylint: disable-next=unsubscriptable-object
         self._closing: weakref.finalize[[], Handle] | None = None
         self._identity: tuple[object, ...] = ()
         self._openings = 0
@@ -151,13 +159,12 @@ class Handle:
             isolation_level=None,  # transactions begin where _begin says
             check_same_thread=False,
         )
-        for setting in (
-            "foreign_keys = ON",
-            "synchronous = FULL",  # what was committed survives a power cut
-            "temp_store = MEMORY",
-            "trusted_schema = OFF",
-        ):
-            connection.execute(f"PRAGMA {setting}")
+        try:
+            for setting in _SETTINGS:
+                connection.execute(f"PRAGMA {setting}")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _needs_tables(self, driver: sqlite3.Connection) -> bool:

@@ -70,7 +70,7 @@ class Library:
         self._database = Database(self.root / DATABASE_NAME, busy_s=busy_s)
         self._recent: Recent[tuple[str, str, int | None, str | None], Artifact | None] = Recent()
         with self._database.reading() as connection:
-            rows.newest(connection, "", "")  # compiles the query, which the first `get` shall not do
+            rows.newest(connection, "", "")  # compiles the query, so that no `get` waits for it
 
     @property
     def read_only(self) -> bool:

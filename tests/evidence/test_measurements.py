@@ -7,8 +7,18 @@ import pytest
 from lightning.pytorch import Trainer
 
 from esper_lightning.callbacks import Kasmina
-from esper_lightning.evidence import device, incubation, overhead, planting, rollback, stack
+from esper_lightning.evidence import (
+    device,
+    incubation,
+    library,
+    overhead,
+    planting,
+    rollback,
+    stack,
+)
 from esper_lightning.evidence.__main__ import COMMANDS, main
+from esper_lightning.leyline import Signer
+from esper_lightning.urza import Library
 
 
 def test_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +136,37 @@ def test_rollback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parameters = {cost["across"]: cost["parameters"] for cost in small}
     assert parameters["graft"] < parameters["nothing"], "before the seeds"
     assert parameters["nothing"] == parameters["fossilisation"] == parameters["cull"]
+
+
+@pytest.mark.slow
+def test_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "library.json"
+    few = ("--artifacts", "30", "--lookups", "40", "--processes", "2", "--kills", "2")
+    main(["library", *few, "--out", str(out)])
+    figures = json.loads(out.read_text())["figures"]
+    assert figures["artifacts"] == 30
+    ways = {found["way"]: found for found in figures["lookups"]}
+    assert ways.keys() >= {library.DICTIONARY, library.SQLITE, library.CACHED, library.COLD}
+    assert [found["num"] for found in figures["lookups"]] == [30] * 5 + [2] * 2
+    assert all(found["p99_us"] >= found["p50_us"] > 0 for found in figures["lookups"])
+    assert ways[library.DICTIONARY]["over_dictionary"] == pytest.approx(1.0)
+    assert figures["kills"]["kills"] == 2
+    assert (figures["kills"]["lost"], figures["kills"]["damaged"]) == (0, 0)
+    told = capsys.readouterr().out
+    assert told.startswith("| look-up |")
+    assert "| kills |" in told
+
+
+def test_a_library_that_is_filled_quickly_is_as_if_it_was_stored(tmp_path: Path) -> None:
+    signer = Signer(b"the key of this test")
+    library.fill(tmp_path, signer, artifacts=12)
+    with Library(tmp_path, signer=signer) as filled:
+        found = filled.verify()
+        assert (found.versions, found.intact) == (12, True)
+        artifact = filled.get(library.KIND, library.name(7))
+        assert artifact is not None
+        assert len(artifact.read("graph")) == 4096
+        assert artifact.about["number"] == 7
 
 
 @pytest.mark.parametrize("across", ["fossilisation", "cull"])

@@ -8,7 +8,7 @@ import sys
 import esper_lightning.leyline
 above = {"torch", "numpy", "lightning", "hydra", "omegaconf"}
 above |= {f"esper_lightning.{name}" for name in (
-    "callbacks", "evidence", "kasmina", "karn", "tamiyo", "tolaria", "nissa"
+    "callbacks", "evidence", "kasmina", "karn", "tamiyo", "tolaria", "nissa", "urza"
 )}
 print(sorted(above & set(sys.modules)))
 """

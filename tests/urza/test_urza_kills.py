@@ -1,4 +1,4 @@
-"""A process that is killed while it stores loses nothing that was stored and leaves nothing false."""
+"""A process that is killed while it stores loses nothing stored, and leaves nothing false."""
 
 from pathlib import Path
 
