@@ -1,6 +1,7 @@
 """Lets what grew run by compiled code where that was measured to be faster."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,12 +37,24 @@ from esper_lightning.tezzeret import (
     Tally,
     Workshop,
     key,
-    recipe,
+    recipe_for,
     this_machine,
 )
 from esper_lightning.urza import Library, default_root
 
 log = logging.getLogger(__name__)
+
+LOGGED = (
+    "compiled",
+    "eager",
+    "unknown",
+    "damaged",
+    "fallbacks",
+    "hit_rate",
+    "compile_s",
+    "take_ms",
+)
+"""What is logged of the tally, after ``growth/``."""
 
 MAX_CANDIDATES = 64
 """Most recipes that one boundary asks for."""
@@ -72,7 +85,7 @@ class Tezzeret(Callback):
         self,
         *,
         library: str | Path | None = None,
-        compile: bool = False,
+        compile: bool = False,  # pylint: disable=redefined-builtin
         limit: int = 1,
         timeout: float = 180.0,
     ) -> None:
@@ -180,6 +193,7 @@ class Tezzeret(Callback):
         """Let branches that came or changed their ways take what is at hand."""
         if self._bed is None or self._calls is None or self._stock is None:
             return
+        began, taken = time.perf_counter(), False
         for path, slot in self._bed.slots.items():
             for branch, name, parameters, apart in _branches(slot):
                 asked = self._recipe(path, name, parameters, apart=apart)
@@ -188,12 +202,15 @@ class Tezzeret(Callback):
                 if self._runs.get(branch) != str(asked):
                     self._runs[branch] = str(asked)
                     run_by(branch, self._stock.take(asked))
+                    taken = True
+        if taken:
+            self.tally.take_ms = 1e3 * (time.perf_counter() - began)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how many branches run compiled, and how often the library knew."""
         if self._stock is None:
             return
-        for name in ("compiled", "eager", "unknown", "damaged", "fallbacks", "hit_rate"):
+        for name in LOGGED:
             pl_module.log(f"{OWN_PREFIX}{name}", float(getattr(self.tally, name)))
         if self.tally.lookup_ms:
             pl_module.log(f"{OWN_PREFIX}lookup_ms", self.tally.lookup_ms[-1])
@@ -233,7 +250,7 @@ class Tezzeret(Callback):
         is_series = blueprint.attachment is Attachment.SERIES
         seen = (self._calls.outputs if is_series else self._calls.inputs)[path]
         try:
-            made = recipe(
+            made = recipe_for(
                 blueprint,
                 shape,
                 parameters,
@@ -254,10 +271,10 @@ class Tezzeret(Callback):
         assert self._stock is not None
         try:
             if not self._stock.prefetch(asked) and self._workshop is not None:
-                self._workshop.make(asked)
+                self.tally.compile_s += self._workshop.make(asked).seconds
                 self._stock.prefetch(asked)
         except NotMade as error:
-            log.debug("%s: %s", asked, error)
+            log.info("%s was not made: %s", asked, error)
         except (EsperError, OSError) as error:
             log.warning("%s stays eager: %s", asked, error)
 

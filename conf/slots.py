@@ -62,6 +62,11 @@ def slots_of(
     kasmina = build(cfg.kasmina, "kasmina") if cfg.get("kasmina") else None
     if not isinstance(kasmina, Kasmina):
         raise InvalidArgument("there are no slots with kasmina=none")
+    if module.example_input_array is None:
+        raise InvalidArgument(
+            f"{type(module).__name__} has no example_input_array, a batch of one, from which the "
+            f"shapes at its slots could be told"
+        )
     network: Any = network_of(module, kasmina.root)
     wanted = slot_paths(module, network, kasmina.slots)
     found = possible_slots(network, lambda: run_example(module))

@@ -21,7 +21,7 @@ from rich.progress import track
 from esper_lightning import karn
 from esper_lightning.evidence.report import table, write
 from esper_lightning.leyline import FeatureKind, FeatureMap, SlotShape
-from esper_lightning.tezzeret import Outcome, Recipe, Stock, Workshop, recipe
+from esper_lightning.tezzeret import Outcome, Recipe, Stock, Workshop, recipe_for
 from esper_lightning.tezzeret.outcome import KIND
 from esper_lightning.urza import Library
 
@@ -71,7 +71,7 @@ def recipes(names: Sequence[str]) -> list[Recipe]:
     found = []
     for blueprint in chosen:
         shape, batch = next(pair for pair in SHAPES if blueprint.fits(pair[0]))
-        found.append(recipe(blueprint, shape, batch=batch))
+        found.append(recipe_for(blueprint, shape, batch=batch))
     return found
 
 
@@ -171,11 +171,13 @@ def kill(folder: Path, *, kills: int, seed: int, longest: float) -> Kills:
         try:
             work.wait(drawn.uniform(0, longest))
         except subprocess.TimeoutExpired:
+            children = _children(work.pid)
             work.send_signal(signal.SIGKILL)
+            time.sleep(5)
+            left += sum(_runs(child) for child in children)
         assert work.stdout is not None
         told |= set(work.stdout.read().splitlines())
-        time.sleep(5)
-        left += _running()
+        work.wait()
     library = Library(folder)
     damaged = len(library.verify().damaged)
     kept = set()
@@ -193,14 +195,16 @@ def kill(folder: Path, *, kills: int, seed: int, longest: float) -> Kills:
     )
 
 
-def _running() -> int:
-    told = subprocess.run(
-        ["pgrep", "-c", "-f", "esper_lightning.tezzeret.child"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return int(told.stdout or 0)
+def _children(process: int) -> list[int]:
+    command = ["pgrep", "-P", str(process)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [int(child) for child in told.stdout.split()]
+
+
+def _runs(process: int) -> bool:
+    command = ["ps", "-o", "stat=", "-p", str(process)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return bool(told) and not told.startswith("Z")
 
 
 def render(

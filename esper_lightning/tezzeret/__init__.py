@@ -5,7 +5,7 @@ Design: docs/design/detailed_design/06-tezzeret.md
 
 from esper_lightning.tezzeret.bundle import BadBundle, is_supported
 from esper_lightning.tezzeret.outcome import Outcome
-from esper_lightning.tezzeret.recipe import Machine, Recipe, key, recipe, this_machine
+from esper_lightning.tezzeret.recipe import Machine, Recipe, key, recipe_for, this_machine
 from esper_lightning.tezzeret.stock import Compiled, Stock, Tally
 from esper_lightning.tezzeret.workshop import MIN_SPEEDUP, NotMade, Workshop
 
@@ -22,6 +22,6 @@ __all__ = [
     "Workshop",
     "is_supported",
     "key",
-    "recipe",
+    "recipe_for",
     "this_machine",
 ]

@@ -17,7 +17,7 @@ from rich.table import Table
 from esper_lightning import karn
 from esper_lightning.conf.slots import slots_of
 from esper_lightning.leyline import EsperError, InvalidArgument
-from esper_lightning.tezzeret import MIN_SPEEDUP, Outcome, Recipe, Workshop, recipe
+from esper_lightning.tezzeret import MIN_SPEEDUP, Outcome, Recipe, Workshop, recipe_for
 from esper_lightning.urza import Library, default_root
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     try:
         sys.exit(_compile(asked))
-    except EsperError as error:
+    except (EsperError, OSError) as error:
         sys.exit(f"not compiled: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; what was decided is kept, the same command goes on from there")
@@ -68,7 +68,7 @@ def recipes_of(asked: argparse.Namespace) -> list[Recipe]:
         for blueprint in chosen
         if blueprint.fits(shape)
         for flows in ([False, True] if slots.apart else [True])
-        for made in [recipe(blueprint, shape, batch=batch, input_requires_grad=flows)]
+        for made in [recipe_for(blueprint, shape, batch=batch, input_requires_grad=flows)]
     }
     if not found:
         raise InvalidArgument(f"none of {[each.name for each in chosen]} fits a slot of this host")

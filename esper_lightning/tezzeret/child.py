@@ -5,6 +5,7 @@ as a later run would, in a process that compiled nothing, and writes ``examinati
 """
 
 import atexit
+import importlib
 import os
 import signal
 import sys
@@ -12,24 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._functorch import config as functorch
 
 from esper_lightning.leyline import decode, encode
 from esper_lightning.tezzeret.bundle import CODE, LIBRARIES, load, pack_libraries
 from esper_lightning.tezzeret.examine import examine
 from esper_lightning.tezzeret.recipe import Recipe, key, this_machine
-
-RECIPE, EXAMINATION, CACHE = "recipe.json", "examination.json", "cache"
-
-CHANGED = 75
-"""Status of a child for which the source of the branch is no longer what it was for its parent."""
+from esper_lightning.tezzeret.workshop import CACHE, CHANGED, EXAMINATION, RECIPE
 
 
 def make(asked: Recipe, folder: Path) -> None:
     """Compile forward and backward pass, and write both parts."""
-    # A second backward pass through the same graph is allowed, as it is in eager.
-    functorch.donated_buffer = False
+    # A second backward pass through the same graph is allowed, as in eager. This is told in the
+    # artifact: torch's own setting (donated_buffer) would have to be made where it runs as well.
+    graphs: Any = importlib.import_module("torch._functorch._aot_autograd.graph_compile")
+    graphs.collect_bw_donated_buffer_idxs = lambda *_, **__: []
     branch = asked.build()
+    branch(asked.input())  # what fails in eager, too, says why more plainly there
     compiled: Any = torch.compile(branch, fullgraph=True, dynamic=False)
     made = compiled.forward.aot_compile(((asked.input(),), {}))
     made.save_compiled_function(str(folder / CODE))

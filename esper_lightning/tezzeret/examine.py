@@ -131,8 +131,9 @@ def _run(branch: CountableBranch, x: Tensor, run: Function, seed: int) -> dict[s
     x = x.detach().requires_grad_(x.requires_grad)
     out = run(branch, x)
     generator = torch.Generator().manual_seed(2000 + seed)
-    if out.requires_grad:
-        torch.autograd.backward(out, torch.randn(out.shape, generator=generator).to(out))
+    gradient = torch.randn(out.shape, generator=generator).to(out)
+    for is_kept in (True, False) if out.requires_grad else ():
+        torch.autograd.backward(out, gradient, retain_graph=is_kept)
     found: dict[str, Any] = {"output": out.detach(), f"{_GRADIENT}the input": x.grad}
     found |= {f"{_GRADIENT}{name}": p.grad for name, p in branch.named_parameters()}
     found |= {f"buffer {name}": buffer for name, buffer in branch.named_buffers()}

@@ -132,7 +132,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
 
 
-def recipe(
+def recipe_for(
     blueprint: Blueprint,
     shape: SlotShape,
     parameters: Mapping[str, ParameterValue] | None = None,
@@ -266,7 +266,7 @@ def _flags() -> str:
     told = Path("/proc/cpuinfo")
     if not told.is_file():
         return platform.processor()
-    lines = told.read_text().splitlines()
+    lines = told.read_text(encoding="utf-8").splitlines()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     ordered = " ".join(sorted(flags.partition(":")[2].split()))
     return hashlib.sha256(ordered.encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 
 from esper_lightning.leyline import DecodeError, EsperError, InvalidArgument, decode, encode
 from esper_lightning.tezzeret.bundle import CACHE_VARIABLE, CODE, LIBRARIES, is_supported
-from esper_lightning.tezzeret.child import CACHE, CHANGED, EXAMINATION, RECIPE
 from esper_lightning.tezzeret.examine import Examination
 from esper_lightning.tezzeret.journal import MAX_TRIES, Journal, Line
 from esper_lightning.tezzeret.outcome import KIND, Outcome, of_artifact
@@ -31,6 +30,12 @@ log = logging.getLogger(__name__)
 
 MIN_SPEEDUP = 1.05
 """Compiled code that is not so many times as fast as eager is not kept."""
+
+RECIPE, EXAMINATION, CACHE = "recipe.json", "examination.json", "cache"
+"""What lies in the folder of a child."""
+
+CHANGED = 75
+"""Status of a child for which the source of the branch is no longer what it was for its parent."""
 
 _LEFT = {"make": (CODE, LIBRARIES), "examine": (EXAMINATION,)}
 _POLL_S = 0.1
@@ -97,12 +102,19 @@ class Workshop:
     # -- many -------------------------------------------------------------------------------------
 
     def submit(self, asked: Recipe, *, again: bool = False) -> Future[Outcome]:
-        """Have a recipe made in the background; what was asked for already is not made twice."""
+        """Have a recipe made in the background; what was asked for already is not made twice.
+
+        Raises:
+            NotMade: the workshop was closed.
+        """
         name = key(asked, this_machine(asked.device))
         with self._guard:
-            if name not in self._submitted:
-                self._submitted[name] = self._pool.submit(self.make, asked, again=again)
-            return self._submitted[name]
+            if self._closed:
+                raise NotMade("the workshop is closed")
+            known = self._submitted.get(name)
+            if known is None or (known.done() and known.exception() is not None):
+                known = self._submitted[name] = self._pool.submit(self.make, asked, again=again)
+            return known
 
     def make_all(
         self,
@@ -239,7 +251,7 @@ class Workshop:
             try:
                 status = child.wait(self.timeout)
             except subprocess.TimeoutExpired:
-                raise _Failed(f"{step} took more than {self.timeout:.0f} s") from None
+                raise _Failed(f"{step} took more than {self.timeout:g} s") from None
             finally:
                 _kill(child.pid)
                 child.wait()
@@ -297,13 +309,14 @@ def _locked(descriptor: int) -> bool:
 
 
 def _reason(lines: list[str]) -> str:
-    """The line of a log that says why, of a traceback the error."""
-    told = [line for line in lines if line.strip()]
-    return told[-1][:500] if told else "silently"
+    """The line of a log that says why: of a traceback the error, else the last one."""
+    begins = [number for number, line in enumerate(lines) if line.startswith("Traceback")]
+    behind = lines[begins[-1] + 1 :] if begins else []
+    errors = [line for line in behind if line[:1].strip()]
+    told = errors[:1] or [line for line in lines if line.strip()][-1:] or ["silently"]
+    return told[0][:500]
 
 
 def _kill(group: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):  # it has ended
         os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # it has ended
-        return

@@ -1,6 +1,8 @@
 """The commands that measure: that they run, and what they write. Never how long anything took."""
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from esper_lightning.evidence import (
 )
 from esper_lightning.evidence.__main__ import COMMANDS, main
 from esper_lightning.leyline import Signer
+from esper_lightning.tezzeret import is_supported
 from esper_lightning.urza import Library
 
 
@@ -199,3 +202,19 @@ def test_turns_belong_to_the_epoch_they_were_measured_in() -> None:
     assert incubation.epoch_means([1.0, 1.0, 1.0, 4.0, 5.0, 6.0], epochs=2) == [1.0, 5.0]
     with pytest.raises(ValueError, match="5 turns are not those of 2 epochs"):
         incubation.epoch_means([1.0] * 5, epochs=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_supported(), reason="this torch cannot save compiled code")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_compiling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "compiling.json"
+    one = ["--blueprints", "vector_affine", "--planted", "vector_affine", "--repeats", "3"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch, when it loads code
+        main(["compiling", *one, "--root", str(tmp_path / "library"), "--out", str(out)])
+    figures = json.loads(out.read_text())["figures"]
+    assert [outcome["is_compiled"] for outcome in figures["outcomes"]] in ([True], [False])
+    assert figures["outcomes"][0]["speedup"] > 0
+    assert figures["latencies"][0]["blueprint"] == "vector_affine"
+    assert "| vector_affine | tokens 64x64, batch 16 |" in capsys.readouterr().out

@@ -15,7 +15,9 @@ from esper_lightning import karn
 from esper_lightning.karn import Blueprint, Tier
 from esper_lightning.karn.blueprint import FEATURES
 from esper_lightning.leyline import FeatureKind, FeatureMap, SlotShape
-from esper_lightning.tezzeret import Recipe, is_supported, key, recipe, this_machine
+from esper_lightning.tezzeret import Recipe, is_supported, key, recipe_for, this_machine
+from esper_lightning.tezzeret.journal import Journal
+from esper_lightning.urza import Library
 
 IN, OUT, ROWS = 6, 5, 4
 VECTOR = SlotShape(
@@ -61,7 +63,10 @@ def mlp(**changes: Any) -> Recipe:
     asked: dict[str, Any] = {"batch": ROWS, "parameters": {"expansion": 2.0}, "shape": VECTOR}
     asked |= changes
     blueprint, shape = karn.get(asked.pop("blueprint", "parallel_mlp")), asked.pop("shape")
-    return recipe(blueprint, shape, asked.pop("parameters"), **asked)
+    return recipe_for(blueprint, shape, asked.pop("parameters"), **asked)
+
+
+MANY = [mlp(batch=number) for number in range(1, 9)]
 
 
 def row(branch: type[karn.CountableBranch], name: str = "own") -> Blueprint:
@@ -96,12 +101,22 @@ def own(
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
     importlib.invalidate_caches()
     branch = importlib.import_module(module).Own
-    return recipe(row(branch), VECTOR, batch=ROWS)
+    return recipe_for(row(branch), VECTOR, batch=ROWS)
 
 
 def name_of(asked: Recipe) -> str:
     """The key on this machine."""
     return key(asked, this_machine(asked.device))
+
+
+def journal(library: Library) -> Journal:
+    """What was tried."""
+    return Journal(library.root / "tezzeret" / "journal.jsonl")
+
+
+def events(library: Library) -> list[str]:
+    """In the order of happening."""
+    return [line.event for line in journal(library).lines()]
 
 
 def alive(group: int) -> list[str]:

@@ -154,22 +154,29 @@ def test_it_is_back_after_errors_within_errors(
     monkeypatch.delenv(CACHE_VARIABLE, raising=False)
     if before is not None:
         monkeypatch.setenv(CACHE_VARIABLE, before)
+
+    def fail() -> None:
+        try:
+            raise ValueError("first")
+        except ValueError:
+            del os.environ[CACHE_VARIABLE]
+            raise KeyError("second") from None
+
     for _ in range(2):
         with pytest.raises(KeyError, match="second"), cache_folder(tmp_path):
-            try:
-                raise ValueError("first")
-            except ValueError:
-                del os.environ[CACHE_VARIABLE]
-                raise KeyError("second") from None
+            fail()
         assert os.environ.get(CACHE_VARIABLE) == before
 
 
 @pytest.mark.parametrize("code", [b"", b"garbage", b"\x80\x04N."], ids=["empty", "text", "none"])
-def test_garbage_is_no_bundle_and_leaves_nothing(code: bytes) -> None:
+def test_garbage_is_no_bundle_and_leaves_nothing(
+    code: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, "/before")
     with pytest.raises(BadBundle, match="torch cannot load it"):
         load(code, archive(("a.so", b"x")))
     with pytest.raises(BadBundle, match="cannot be unpacked"):
         load(code, b"garbage")
-    assert CACHE_VARIABLE not in os.environ
+    assert os.environ[CACHE_VARIABLE] == "/before"
     assert temporary() == set()
     assert issubclass(BadBundle, EsperError)

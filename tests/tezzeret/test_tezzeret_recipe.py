@@ -13,9 +13,11 @@ from torch import nn
 
 from esper_lightning import karn
 from esper_lightning.karn import CountableBranch
+from esper_lightning.karn.attention import MapAttention
+from esper_lightning.karn.windowed_attention import WindowedAttention
 from esper_lightning.leyline import DecodeError, InvalidArgument, decode, encode
-from esper_lightning.tezzeret import Machine, Recipe, key, recipe, this_machine
-from esper_lightning.tezzeret.recipe import source_digest
+from esper_lightning.tezzeret import Machine, Recipe, key, recipe_for, this_machine
+from esper_lightning.tezzeret.recipe import _modules, source_digest
 
 OTHER_RECIPE: dict[str, Any] = {
     "blueprint": "another",
@@ -81,7 +83,7 @@ def test_the_source_changes_the_key_once_it_is_imported_anew(
     assert again == first
     assert name_of(again) != before
     with pytest.raises(InvalidArgument, match="not what another process would import"):
-        recipe(row(branch), VECTOR, batch=ROWS)
+        recipe_for(row(branch), VECTOR, batch=ROWS)
 
 
 def test_the_source_of_what_a_branch_uses_changes_the_key(
@@ -102,10 +104,6 @@ def test_the_source_of_what_a_branch_uses_changes_the_key(
 
 
 def test_layers_that_families_share_are_part_of_the_source() -> None:
-    from esper_lightning.karn.attention import MapAttention
-    from esper_lightning.karn.windowed_attention import WindowedAttention
-    from esper_lightning.tezzeret.recipe import _modules
-
     assert MapAttention.__module__ in _modules(WindowedAttention)
     assert "esper_lightning.karn.layers" in _modules(WindowedAttention)
     assert not any(name.startswith("torch") for name in _modules(WindowedAttention))
@@ -146,12 +144,12 @@ def test_only_what_another_process_can_import_has_a_recipe(
             return super().cost(shape, expansion=1.0)
 
     with pytest.raises(InvalidArgument, match="cannot be imported"):
-        recipe(row(Local), VECTOR, batch=ROWS)
+        recipe_for(row(Local), VECTOR, batch=ROWS)
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "Typed", Local, raising=False)
     Local.__module__, Local.__qualname__ = "__main__", "Typed"
     with pytest.raises(InvalidArgument, match=r"__main__:Typed .* at the top of a module"):
-        recipe(row(Local), VECTOR, batch=ROWS)
+        recipe_for(row(Local), VECTOR, batch=ROWS)
     made = msgspec.structs.replace(mlp(), source=f"{__name__}:Outer.Inner")
     assert made.branch_class() is Outer.Inner
     gone = msgspec.structs.replace(mlp(), source="not_there:Own")

@@ -1,34 +1,29 @@
 """Every recipe comes to an outcome that is kept, whatever its child does."""
 
 import fcntl
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import torch
-from small_recipes import alive, mlp, name_of, wait_until
+from small_recipes import MANY, events, journal, mlp, name_of, wait_until
 
-from esper_lightning.leyline import EsperError, InvalidArgument, Signer, encode
+from esper_lightning.leyline import InvalidArgument, Signer, encode
 from esper_lightning.tezzeret import NotMade, Outcome, Recipe, Workshop, workshop
 from esper_lightning.tezzeret.bundle import CODE, LIBRARIES
 from esper_lightning.tezzeret.examine import Examination
-from esper_lightning.tezzeret.journal import MAX_INTERRUPTIONS, Journal, Line
+from esper_lightning.tezzeret.journal import MAX_INTERRUPTIONS, Line
 from esper_lightning.tezzeret.outcome import KIND, of_artifact
 from esper_lightning.urza import Library, LibraryFull, LibraryReadOnly
 
 PARTS = {CODE: b"code", LIBRARIES: b"libraries"}
-GOOD = Examination(
-    wrong="", errors={"output": 1e-7}, speedup=1.5, eager_ms=3.0, compiled_ms=2.0
-)
+GOOD = Examination(wrong="", errors={"output": 1e-7}, speedup=1.5, eager_ms=3.0, compiled_ms=2.0)
 SLOW = msgspec.structs.replace(GOOD, speedup=1.04, compiled_ms=2.9)
 WRONG = Examination(wrong="output is off by 1.0e-02 of its size", errors={"output": 0.01})
-MANY = [mlp(batch=number) for number in range(1, 9)]
 
 
 class Steps:
@@ -76,14 +71,6 @@ def shop(library: Library, steps: Steps) -> Iterator[Workshop]:
 def kept(library: Library, asked: Recipe | None = None) -> Outcome | None:
     artifact = library.get(KIND, name_of(asked or mlp()))
     return None if artifact is None else of_artifact(artifact)
-
-
-def journal(library: Library) -> Journal:
-    return Journal(library.root / "tezzeret" / "journal.jsonl")
-
-
-def events(library: Library) -> list[str]:
-    return [line.event for line in journal(library).lines()]
 
 
 # What an outcome is
@@ -333,9 +320,10 @@ def test_a_full_library_is_told_and_nothing_is_decided(
                 shop.make(mlp())
         with pytest.raises(LibraryFull, match="no space"):
             shop.make_all([mlp()], done=lambda *_: None)
+        assert isinstance(shop.submit(mlp()).exception(), LibraryFull)
     assert kept(library) is None
     assert "decided" not in events(library)
-    assert shop.make(mlp()).is_compiled, "it was not the recipe's fault"
+    assert shop.submit(mlp()).result().is_compiled, "it was not the recipe's fault"
 
 
 def test_no_room_for_temporary_files_is_told_and_nothing_is_decided(
@@ -350,127 +338,6 @@ def test_no_room_for_temporary_files_is_told_and_nothing_is_decided(
             shop.make(mlp())
     steps.during = lambda: None
     assert shop.make(mlp()).is_compiled
-
-
-# Real processes, of a shell
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
-    """Makes every child a shell that runs a script; returns their process groups."""
-
-    def use(script: str) -> list[int]:
-        groups: list[int] = []
-        start = Workshop._start
-
-        def instead(self: Workshop, command: list[str], *rest: Any) -> Any:
-            assert command[1:3] == ["-m", "esper_lightning.tezzeret.child"]
-            child = start(self, ["sh", "-c", script, *command[3:]], *rest)
-            groups.append(child.pid)
-            return child
-
-        monkeypatch.setattr(Workshop, "_start", instead)
-        return groups
-
-    monkeypatch.setattr(workshop, "is_supported", lambda: True)
-    return use
-
-
-SLEEPS = "sleep 1000 & sleep 1000"
-
-
-def gone(groups: list[int]) -> bool:
-    return not any(alive(group) for group in groups)
-
-
-def test_a_timeout_ends_the_whole_group(library: Library, shell: Any) -> None:
-    groups = shell(SLEEPS)
-    with Workshop(library, timeout=0.3) as shop:
-        outcome = shop.make(mlp())
-        assert outcome.reason == "it failed: make took more than 0 s"
-    assert len(groups) == 2
-    wait_until(lambda: gone(groups))
-
-
-def test_a_child_that_leaves_processes_leaves_none(library: Library, shell: Any) -> None:
-    groups = shell("sleep 1000 & exit 3")
-    with Workshop(library) as shop:
-        assert shop.make(mlp()).reason == "it failed: make ended with status 3: silently"
-    wait_until(lambda: gone(groups))
-
-
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        ("echo first; echo the reason; echo; exit 1", "status 1: the reason"),
-        ("kill -SEGV $$", "signal 11: silently"),
-        ("exit 0", "status 0: silently"),
-        ("touch $1/code; exit 0", "status 0: silently"),
-        ("printf '\\377 broken' >&2; exit 2", "status 2: \ufffd broken"),
-    ],
-)
-def test_how_a_child_ended_is_the_reason(
-    library: Library, shell: Any, script: str, reason: str
-) -> None:
-    shell(script)
-    with Workshop(library) as shop:
-        assert shop.make(mlp()).reason == f"it failed: make ended with {reason}"
-
-
-def test_a_source_that_changed_meanwhile_decides_nothing(library: Library, shell: Any) -> None:
-    shell("exit 75")
-    with Workshop(library) as shop, pytest.raises(NotMade, match="the source of the branch"):
-        shop.make(mlp())
-    assert events(library) == ["begun", "ended"]
-
-
-def test_closing_ends_children_and_decides_nothing(library: Library, shell: Any) -> None:
-    groups = shell(SLEEPS)
-    shop = Workshop(library, limit=2)
-    futures = [shop.submit(asked) for asked in MANY]
-    wait_until(lambda: len(groups) == 2)
-    shop.close()
-    wait_until(lambda: gone(groups))
-    assert all(future.done() for future in futures)
-    for future in futures:
-        with pytest.raises((NotMade, CancelledError)):
-            future.result()
-    assert not [each for each in threading.enumerate() if each.name.startswith("tezzeret")]
-    with pytest.raises(NotMade, match="closed"):
-        shop.make(mlp())
-    with pytest.raises(NotMade, match="closed"):
-        shop.submit(mlp(batch=99))
-    assert not library.find(KIND)
-    shop.close()
-
-
-def test_closing_again_and_again_is_no_interruption(
-    library: Library, shell: Any, monkeypatch: pytest.MonkeyPatch, steps: Steps
-) -> None:
-    monkeypatch.undo()
-    monkeypatch.setenv("ESPER_LEYLINE_SECRET", "the key of these tests")
-    for _ in range(MAX_INTERRUPTIONS + 1):
-        with monkeypatch.context() as context:
-            context.setattr(workshop, "is_supported", lambda: True)
-            groups: list[int] = []
-            start = Workshop._start
-
-            def instead(
-                self: Workshop,
-                command: list[str],
-                *rest: Any,
-                start: Any = start,
-                groups: list[int] = groups,
-            ) -> Any:
-                child = start(self, ["sleep", "1000"], *rest)
-                groups.append(child.pid)
-                return child
-
-            context.setattr(Workshop, "_start", instead)
-            with Workshop(library) as shop:
-                shop.submit(mlp())
-                wait_until(lambda groups=groups: bool(groups))
-    assert journal(library).failures(name_of(mlp())) == []
 
 
 def test_closing_does_not_wait_for_another_process(library: Library, steps: Steps) -> None:
@@ -499,8 +366,3 @@ def test_it_waits_for_a_process_that_makes_the_same(library: Library, steps: Ste
             library.put(KIND, name_of(mlp()), {}, about=FAKE | {"is_compiled": False})
         assert future.result().reason == "believe me"
     assert steps.told == []
-
-
-def test_errors_are_those_of_this_package() -> None:
-    assert issubclass(NotMade, EsperError)
-    assert os.name == "posix"
