@@ -45,6 +45,7 @@ from esper_lightning.leyline import (
     SystemState,
 )
 from esper_lightning.tezzeret import (
+    Outcome,
     Recipe,
     Tally,
     Workshop,
@@ -377,11 +378,14 @@ def test_what_cannot_be_made_is_told_and_the_run_goes_on(
 def test_what_it_has_made_is_at_hand_for_the_next_seed(
     library: Library, function: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make(self: Workshop, asked: Recipe) -> None:
+    def make(self: Workshop, asked: Recipe) -> Outcome:
         keep(self.library, [asked], COMPILED)
+        return Outcome(is_compiled=True, reason="told so", seconds=1.5)
 
     monkeypatch.setattr(Workshop, "make", make)
     tezzeret = Tezzeret(library=library.root, compile=True)
     run(tezzeret)
     assert tezzeret.tally.compiled == 1
+    assert tezzeret.tally.compile_s == 1.5
+    assert tezzeret.tally.take_ms > 0
     assert function.calls == 11
