@@ -21,8 +21,10 @@ from esper_lightning.tolaria import CNN, MLP
 GROWN = [(row, kind) for row in BLUEPRINTS for kind in FeatureKind if kind in row.kinds]
 
 LATE = {"parametrised", "computed again"}
+LATE_ROWS = {"token_gating", "spectral_conv"}
+is_early = Version(torch.__version__) < Version("2.13")
 traceable_of_late = pytest.mark.skipif(
-    Version(torch.__version__) < Version("2.13"),
+    is_early,
     reason="torch's own spectral norm and checkpoint cannot be traced in 2.8, in 2.13 they can",
 )
 
@@ -36,6 +38,8 @@ def written(network: nn.Module, example: object, folder: Path, **options: bool) 
 def test_every_blueprint_is_written_and_trains_on_bit_for_bit(
     blueprint: Blueprint, kind: FeatureKind, tmp_path: Path
 ) -> None:
+    if is_early and blueprint.name in LATE_ROWS:
+        pytest.skip("sizes of an FFT or of indices that are traced: torch 2.8 takes numbers only")
     torch.manual_seed(0)
     host, (x, _) = MatrixHost(kind, CONDITIONS["all"]), batch(kind, 1)
     slot = slots_of(host, ["mix"], x)["mix"]
