@@ -14,7 +14,14 @@ NARROW = 32
 In trials on two narrow hosts it gained 0.3 and 0.6 of that, with twice the parameters."""
 
 LINEAR = frozenset(
-    {"channel_affine", "vector_affine", "parallel_pointwise", "low_rank", "parallel_low_rank"}
+    {
+        "channel_affine",
+        "vector_affine",
+        "parallel_pointwise",
+        "low_rank",
+        "parallel_low_rank",
+        "separable_low_rank",
+    }
 )
 """Blueprints without an activation: their parameters add no new kind of feature."""
 

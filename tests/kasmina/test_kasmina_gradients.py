@@ -107,7 +107,9 @@ def test_clipping_by_norm_never_makes_larger_and_keeps_the_direction(
     before = flat(found).clone()
     clip_norm(found, max_norm)
     after = flat(found)
-    assert float(total_norm(found)) <= max_norm * (1 + 1e-5) + 1e-22
+    # In float64: squares of small numbers are below float32's normal range.
+    norm = float(total_norm([tensor.double() for tensor in found]))
+    assert norm <= max_norm * (1 + 1e-5) + 1e-30
     assert bool((after.abs() <= before.abs()).all())
     assert bool((after * before >= 0).all())
     if float(before.double().norm()) + 1e-6 < max_norm * (1 - 1e-5):
