@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from esper_lightning.callbacks.found import find
 from esper_lightning.callbacks.fresh_metrics import OWN_PREFIX
 from esper_lightning.callbacks.requirements import callbacks_of
 from esper_lightning.callbacks.tamiyo import Tamiyo
-from esper_lightning.kasmina import SeedBed, SeedSlot, run_by
+from esper_lightning.kasmina import Grown, SeedBed, grown_in, run_by
 from esper_lightning.leyline import (
     Attachment,
     EsperError,
@@ -26,7 +26,6 @@ from esper_lightning.leyline import (
     Incubation,
     InvalidArgument,
     ParameterValue,
-    SeedStage,
     SystemState,
 )
 from esper_lightning.tamiyo import Policy
@@ -195,13 +194,11 @@ class Tezzeret(Callback):
             return
         began, taken = time.perf_counter(), False
         for path, slot in self._bed.slots.items():
-            for branch, name, parameters, apart in _branches(slot):
-                asked = self._recipe(path, name, parameters, apart=apart)
-                if asked is None or type(branch) is not asked.branch_class():
-                    continue  # it cannot be compiled, or another function built it
-                if self._runs.get(branch) != str(asked):
-                    self._runs[branch] = str(asked)
-                    run_by(branch, self._stock.take(asked))
+            for grown in grown_in(slot):
+                asked = self._recipe_of(path, grown)
+                if asked is not None and self._runs.get(grown.branch) != str(asked):
+                    self._runs[grown.branch] = str(asked)
+                    run_by(grown.branch, self._stock.take(asked))
                     taken = True
         if taken:
             self.tally.take_ms = 1e3 * (time.perf_counter() - began)
@@ -228,6 +225,11 @@ class Tezzeret(Callback):
                 if asked is not None and str(asked) not in self._asked:
                     self._asked.add(str(asked))
                     self._threads.submit(self._prepare, asked)
+
+    def _recipe_of(self, path: str, grown: Grown) -> Recipe | None:
+        """Of a branch; None if it cannot be compiled, or another function built it."""
+        made = self._recipe(path, grown.blueprint, grown.parameters, apart=grown.apart)
+        return made if made is not None and type(grown.branch) is made.branch_class() else None
 
     def _recipe(
         self, path: str, name: str, parameters: Mapping[str, ParameterValue], *, apart: bool
@@ -277,15 +279,3 @@ class Tezzeret(Callback):
             log.info("%s was not made: %s", asked, error)
         except (EsperError, OSError) as error:
             log.warning("%s stays eager: %s", asked, error)
-
-
-def _branches(
-    slot: SeedSlot,
-) -> Iterator[tuple[nn.Module, str, Mapping[str, ParameterValue], bool]]:
-    """Each branch of a slot, what it was built from, and whether it runs apart from the host."""
-    for branch, grown in zip(slot.fossils, slot.record.fossils, strict=True):
-        yield branch, grown.blueprint, grown.parameters, False
-    seed, record = slot.seed, slot.record.seed
-    if seed is not None and record is not None:
-        apart = slot.record.stage is not SeedStage.PROBATIONARY
-        yield seed, record.blueprint, record.parameters, apart

@@ -18,6 +18,7 @@ from esper_lightning.kasmina.graft import (
     regraft,
     saved_slots,
 )
+from esper_lightning.kasmina.grown import Grown, grown_in
 from esper_lightning.kasmina.host_gradients import ENOUGH_LOOKS, HostGradients, host_overflow
 from esper_lightning.kasmina.host_paths import check_eager
 from esper_lightning.kasmina.judgement import unreached
@@ -46,6 +47,7 @@ __all__ = [
     "FlopCount",
     "FlopMeter",
     "GateRules",
+    "Grown",
     "HostGradients",
     "LifecycleRules",
     "Loss",
@@ -64,6 +66,7 @@ __all__ = [
     "average_seeds",
     "check_eager",
     "feature_map",
+    "grown_in",
     "has_slot_groups",
     "host_overflow",
     "insert_slots",
