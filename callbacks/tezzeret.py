@@ -105,7 +105,7 @@ class Tezzeret(Callback):
         self._calls: CallsSeen | None = None
         self._policy: Policy | None = None
         self._asked: set[str] = set()
-        self._runs: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+        self._runs: WeakKeyDictionary[nn.Module, tuple[str, bool]] = WeakKeyDictionary()
 
     # -- begin and end ----------------------------------------------------------------------------
 
@@ -196,8 +196,12 @@ class Tezzeret(Callback):
         for path, slot in self._bed.slots.items():
             for grown in grown_in(slot):
                 asked = self._recipe_of(path, grown)
-                if asked is not None and self._runs.get(grown.branch) != str(asked):
-                    self._runs[grown.branch] = str(asked)
+                if asked is None:
+                    continue
+                # Anew when it is called otherwise, or when code for it has come: after a resume.
+                state = (str(asked), self._stock.knows(asked))
+                if self._runs.get(grown.branch) != state:
+                    self._runs[grown.branch] = state
                     run_by(grown.branch, self._stock.take(asked))
                     taken = True
         if taken:
@@ -213,7 +217,7 @@ class Tezzeret(Callback):
             pl_module.log(f"{OWN_PREFIX}lookup_ms", self.tally.lookup_ms[-1])
 
     def _hear(self, event: Event) -> None:
-        """Prepare what may be planted at the next boundary."""
+        """Prepare what may be planted at the next boundary, and what has grown before this fit."""
         if not isinstance(event, SystemState) or self._policy is None:
             return
         if self._threads is None or self._bed is None:
@@ -221,10 +225,18 @@ class Tezzeret(Callback):
         raised_apart = self._bed.incubation is not Incubation.DIRECT
         for choice in self._policy.candidates(event)[:MAX_CANDIDATES]:
             for apart in sorted({raised_apart, False}, reverse=True):  # in the order of need
-                asked = self._recipe(choice.slot, choice.blueprint, choice.parameters, apart=apart)
-                if asked is not None and str(asked) not in self._asked:
-                    self._asked.add(str(asked))
-                    self._threads.submit(self._prepare, asked)
+                self._ask(
+                    self._recipe(choice.slot, choice.blueprint, choice.parameters, apart=apart)
+                )
+        for path, slot in self._bed.slots.items():
+            for grown in grown_in(slot):
+                self._ask(self._recipe_of(path, grown))
+
+    def _ask(self, asked: Recipe | None) -> None:
+        """Have a recipe prepared, once in a fit."""
+        if asked is not None and self._threads is not None and str(asked) not in self._asked:
+            self._asked.add(str(asked))
+            self._threads.submit(self._prepare, asked)
 
     def _recipe_of(self, path: str, grown: Grown) -> Recipe | None:
         """Of a branch; None if it cannot be compiled, or another function built it."""

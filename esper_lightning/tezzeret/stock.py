@@ -119,6 +119,10 @@ class Stock:
         self.tally.lookup_ms.append(1e3 * (time.perf_counter() - began))
         return True
 
+    def knows(self, asked: Recipe) -> bool:
+        """Whether the outcome of a recipe is at hand."""
+        return key(asked, this_machine(asked.device)) in self._known
+
     def take(self, asked: Recipe) -> Compiled | None:
         """The compiled code for a branch that is planted now; None for eager.
 
