@@ -112,7 +112,7 @@ class TokenGating(_NormedMixing):
         self.norm = nn.LayerNorm(d_in)
         self.expand = kaiming(nn.Linear(d_in, 2 * half))
         self.gate_norm = nn.LayerNorm(half)
-        # Row by row, so that a shorter sequence needs the first of them.
+        # The lower triangle row by row.
         self.mix = nn.Parameter(0.01 / math.sqrt(tokens) * torch.randn(_triangle(tokens)))
         self.mix_bias = nn.Parameter(torch.ones(tokens))
         self.project = zeroed(nn.Linear(half, d_out))
@@ -136,9 +136,10 @@ class TokenGating(_NormedMixing):
 
     def _matrix(self, tokens: int) -> Tensor:
         """``(T, T)``: how much of each token goes to each."""
-        rows, columns = torch.tril_indices(tokens, tokens, device=self.mix.device)
-        empty = self.mix.new_zeros(tokens, tokens)
-        return empty.index_put((rows, columns), self.mix[: _triangle(tokens)])
+        # All of it, even for a shorter sequence: a tracer knows this length and not the other one.
+        size = self.num_tokens
+        lower = self.mix.new_ones(size, size).tril() > 0
+        return self.mix.new_zeros(size, size).masked_scatter(lower, self.mix)[:tokens, :tokens]
 
     @classmethod
     def fits(cls, shape: SlotShape) -> bool:

@@ -7,13 +7,33 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from esper_lightning import karn
 from esper_lightning.kasmina import SeedSlot, insert_slots, lifecycle, probing
 from esper_lightning.kasmina.record import SeedRecord
 from esper_lightning.leyline import BlendSchedule, GrownSeed, Incubation, SeedStage
+
+IS_EARLY = Version(torch.__version__) < Version("2.13")
+# What an early torch cannot export, and why.
+UNAVAILABLE = {
+    ("spectral_conv", "source"): "it takes the size of an FFT as a number only",
+    ("dynamic_conv", "program"): "its export bounds a batch that is folded into the channels",
+}
+
+
+def is_available(blueprint: str, form: str) -> bool:
+    """Whether this torch can export the blueprint in this form."""
+    return not (IS_EARLY and (blueprint, form) in UNAVAILABLE)
+
+
+def skip_unless_available(blueprint: str, form: str) -> None:
+    """Skip where this torch cannot export the blueprint in this form."""
+    if not is_available(blueprint, form):
+        pytest.skip(f"torch 2.8: {UNAVAILABLE[blueprint, form]}")
 
 
 def slots_of(network: nn.Module, paths: Sequence[str], example: Any) -> dict[str, SeedSlot]:

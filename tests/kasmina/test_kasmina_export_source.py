@@ -7,9 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from foreign_hosts import CASES, Case
-from grown_networks import fossil, imported, same, seed, slots_of, trained
+from grown_networks import (
+    IS_EARLY,
+    fossil,
+    imported,
+    same,
+    seed,
+    skip_unless_available,
+    slots_of,
+    trained,
+)
 from matrix import BLUEPRINTS, CONDITIONS, MatrixHost, batch
-from packaging.version import Version
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,10 +29,8 @@ from esper_lightning.tolaria import CNN, MLP
 GROWN = [(row, kind) for row in BLUEPRINTS for kind in FeatureKind if kind in row.kinds]
 
 LATE = {"parametrised", "computed again"}
-LATE_ROWS = {"token_gating", "spectral_conv"}
-is_early = Version(torch.__version__) < Version("2.13")
 traceable_of_late = pytest.mark.skipif(
-    is_early,
+    IS_EARLY,
     reason="torch's own spectral norm and checkpoint cannot be traced in 2.8, in 2.13 they can",
 )
 
@@ -38,8 +44,7 @@ def written(network: nn.Module, example: object, folder: Path, **options: bool) 
 def test_every_blueprint_is_written_and_trains_on_bit_for_bit(
     blueprint: Blueprint, kind: FeatureKind, tmp_path: Path
 ) -> None:
-    if is_early and blueprint.name in LATE_ROWS:
-        pytest.skip("sizes of an FFT or of indices that are traced: torch 2.8 takes numbers only")
+    skip_unless_available(blueprint.name, "source")
     torch.manual_seed(0)
     host, (x, _) = MatrixHost(kind, CONDITIONS["all"]), batch(kind, 1)
     slot = slots_of(host, ["mix"], x)["mix"]
