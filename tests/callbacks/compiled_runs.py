@@ -1,6 +1,7 @@
 """Runs with a library of compiled code, which tests fill as they need."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -84,6 +85,7 @@ def run(
     epochs: int = 4,
     callbacks: tuple[Callback, ...] = (),
     kasmina: Kasmina | None = None,
+    ckpt_path: Path | None = None,
     **options: Any,
 ) -> tuple[Plain, Kasmina, Trainer]:
     torch.manual_seed(0)
@@ -95,7 +97,7 @@ def run(
         epochs=epochs,
         **{"deterministic": False, **options},
     )
-    trainer.fit(made, *plain_data())
+    trainer.fit(made, *plain_data(), ckpt_path=ckpt_path)
     return made, grower, trainer
 
 

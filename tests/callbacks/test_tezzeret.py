@@ -234,6 +234,25 @@ def test_every_fit_looks_things_up(
 
 
 @pytest.mark.usefixtures("inline")
+def test_after_a_resume_what_has_grown_before_is_looked_up_too(
+    library: Library, function: Function, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No policy names it any more: the branch itself is asked for."""
+    keep(library, asked_in(Tezzeret(library=library.root), monkeypatch), COMPILED)
+    _, _, interrupted = run(None, Ahead({1: [SEED]}, ahead=[]))
+    checkpoint = tmp_path / "interrupted.ckpt"
+    interrupted.save_checkpoint(checkpoint)
+    alone, _, _ = run(None, Ahead({}, ahead=[]), epochs=7, ckpt_path=checkpoint)
+    tezzeret, seeing = Tezzeret(library=library.root), Seeing(function)
+    resumed, _, _ = run(
+        tezzeret, Ahead({}, ahead=[]), epochs=7, ckpt_path=checkpoint, callbacks=(seeing,)
+    )
+    assert seeing.calls == [0, 6, 12], "in its first epoch it is seen how slots are called"
+    assert tezzeret.tally.compiled == 1
+    assert same(trained(resumed), trained(alone))
+
+
+@pytest.mark.usefixtures("inline")
 def test_a_branch_that_somebody_else_built_runs_by_itself(
     library: Library, function: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
