@@ -11,14 +11,24 @@ from esper_lightning.leyline.commands import (
     Incubation,
     ParameterValue,
 )
+from esper_lightning.leyline.envelope import (
+    MAX_ENVELOPE_BYTES,
+    EventEnvelope,
+    Priority,
+    seal,
+    unseal,
+)
 from esper_lightning.leyline.errors import (
+    BusUnavailable,
     CommandRefused,
     DecodeError,
     EsperError,
     GateFailed,
     IllegalTransition,
     InvalidArgument,
+    KeyRequired,
     NonFiniteTraining,
+    NotAuthentic,
     OtherRankFailed,
     SlotUnsuitable,
     TrainingHalted,
@@ -38,6 +48,16 @@ from esper_lightning.leyline.events import (
     StageChanged,
 )
 from esper_lightning.leyline.gates import Comparison, Gate, GateResult, Measurement
+from esper_lightning.leyline.messages import MESSAGES
+from esper_lightning.leyline.remote import Answer, Proposal, Question
+from esper_lightning.leyline.reports import (
+    FieldReport,
+    Outcome,
+    PolicyUpdate,
+    Raised,
+    Severity,
+    TelemetryPacket,
+)
 from esper_lightning.leyline.shapes import (
     Attachment,
     FeatureKind,
@@ -57,16 +77,21 @@ from esper_lightning.leyline.stages import (
 )
 from esper_lightning.leyline.state import FossilState, Objective, SeedState, SystemState
 from esper_lightning.leyline.summary import CulledSeed, GrownSeed, RunSummary
+from esper_lightning.leyline.wire import pack, unpack
 
 __all__ = [
     "LEGAL_COMMANDS",
     "LIVE_STAGES",
+    "MAX_ENVELOPE_BYTES",
+    "MESSAGES",
     "TRANSITIONS",
     "AdaptationCommand",
     "AlarmLevel",
+    "Answer",
     "Attachment",
     "BlendCurve",
     "BlendSchedule",
+    "BusUnavailable",
     "CommandKind",
     "CommandRefused",
     "Comparison",
@@ -75,8 +100,10 @@ __all__ = [
     "DecodeError",
     "EsperError",
     "Event",
+    "EventEnvelope",
     "FeatureKind",
     "FeatureMap",
+    "FieldReport",
     "FossilState",
     "Gate",
     "GateFailed",
@@ -86,22 +113,32 @@ __all__ = [
     "Incubation",
     "Intervention",
     "InvalidArgument",
+    "KeyRequired",
     "Measurement",
     "NonFiniteTraining",
+    "NotAuthentic",
     "Objective",
     "OtherRankFailed",
+    "Outcome",
     "ParameterValue",
+    "PolicyUpdate",
     "PossibleSlot",
+    "Priority",
+    "Proposal",
+    "Question",
+    "Raised",
     "RunEnded",
     "RunStarted",
     "RunSummary",
     "SeedStage",
     "SeedState",
+    "Severity",
     "Signer",
     "SlotShape",
     "SlotUnsuitable",
     "StageChanged",
     "SystemState",
+    "TelemetryPacket",
     "TrainingHalted",
     "UnknownBlueprint",
     "UnknownSlot",
@@ -113,5 +150,9 @@ __all__ = [
     "installation_key",
     "legal_commands",
     "mermaid",
+    "pack",
     "pretty",
+    "seal",
+    "unpack",
+    "unseal",
 ]

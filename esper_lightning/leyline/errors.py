@@ -20,6 +20,10 @@ class DecodeError(EsperError, ValueError):
     """Bytes that are not the message they should be."""
 
 
+class NotAuthentic(DecodeError):
+    """Bytes from outside that none of the keys signed, or that were signed for something else."""
+
+
 class UnknownSlot(InvalidArgument):
     """A module path that the host does not have, or that is not a slot."""
 
@@ -42,6 +46,14 @@ class UnsupportedTraining(InvalidArgument):
 
 class UnusableKey(EsperError):
     """The key of this installation cannot be had, or others could have read it."""
+
+
+class KeyRequired(EsperError):
+    """A message bus that others use too, and no key that its users share."""
+
+
+class BusUnavailable(EsperError):
+    """There is no server for the message bus, or it does not answer."""
 
 
 class NonFiniteTraining(EsperError, ArithmeticError):

@@ -7,6 +7,7 @@ about how old the bytes are: what was signed once is authentic for ever.
 
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,12 @@ SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
 MIN_KEY_BYTES = 16
 """A shorter key is refused."""
 
+DIGEST_BYTES = 32
+"""Length of a signature as bytes."""
+
 _NEW_KEY_BYTES = 32
+
+_SIGNATURE = re.compile(r"[0-9a-f]{64}")
 
 
 class Signer:
@@ -51,18 +57,26 @@ class Signer:
             if len(each) < MIN_KEY_BYTES:
                 raise InvalidArgument(_too_short("a key", len(each)))
 
-    def sign(self, data: bytes) -> str:
-        """The signature of ``data``: 64 hexadecimal digits."""
-        return hmac.digest(self._keys[0], data, "sha256").hex()
+    def digest(self, data: bytes) -> bytes:
+        """The signature of ``data``: 32 bytes."""
+        return hmac.digest(self._keys[0], data, "sha256")
 
-    def verify(self, data: bytes, signature: str) -> bool:
-        """Whether ``signature`` is that of ``data`` by one of the keys, in constant time."""
-        told = signature.encode(errors="replace")
+    def check(self, data: bytes, digest: bytes) -> bool:
+        """Whether ``digest`` is the signature of ``data`` by one of the keys, in constant time."""
         found = False
         for key in self._keys:
-            made = hmac.digest(key, data, "sha256").hex().encode()
-            found |= hmac.compare_digest(told, made)
+            found |= hmac.compare_digest(digest, hmac.digest(key, data, "sha256"))
         return found
+
+    def sign(self, data: bytes) -> str:
+        """The signature of ``data`` as text: 64 hexadecimal digits."""
+        return self.digest(data).hex()
+
+    def verify(self, data: bytes, signature: str) -> bool:
+        """Whether ``signature`` is that text for ``data`` by one of the keys, in constant time."""
+        if not _SIGNATURE.fullmatch(signature):
+            return False
+        return self.check(data, bytes.fromhex(signature))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -1,13 +1,10 @@
 """Every message survives its own JSON, and nothing else is taken for one."""
 
-import enum
-import functools
-import types
 import typing
-from typing import Any
 
 import msgspec
 import pytest
+from drawn_messages import first_of, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +15,6 @@ from esper_lightning.leyline import (
     CommandKind,
     DecodeError,
     Event,
-    FeatureKind,
-    FeatureMap,
     RunEnded,
     RunStarted,
     SeedStage,
@@ -37,43 +32,6 @@ MESSAGES = [
     if isinstance(value, type) and issubclass(value, msgspec.Struct)
 ]
 EVENTS = typing.get_args(Event)
-RANKS = {FeatureKind.SPATIAL: 3, FeatureKind.TOKENS: 2, FeatureKind.VECTOR: 1}
-
-PLAIN: dict[Any, st.SearchStrategy[Any]] = {
-    float: st.floats(allow_nan=False, allow_infinity=False),
-    int: st.integers(-(2**63), 2**63 - 1),
-    str: st.text(max_size=6),
-    bool: st.booleans(),
-    type(None): st.none(),
-    BlendSchedule: st.builds(
-        BlendSchedule, curve=st.sampled_from(leyline.BlendCurve), num_steps=st.integers(1, 10**9)
-    ),
-    FeatureMap: st.sampled_from(FeatureKind).flatmap(
-        lambda kind: st.builds(
-            FeatureMap,
-            st.just(kind),
-            st.tuples(*[st.integers(1, 2**31)] * RANKS[kind]),
-        )
-    ),
-}
-
-
-@functools.cache
-def values(hint: Any) -> st.SearchStrategy[Any]:
-    """Any value of a type that a message may hold."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint in PLAIN:
-        return PLAIN[hint]
-    if origin in (typing.Union, types.UnionType):
-        return st.one_of(*(values(arg) for arg in args))
-    if origin is tuple:
-        return st.lists(values(args[0]), max_size=2).map(tuple)
-    if origin is dict:
-        return st.dictionaries(values(args[0]), values(args[1]), max_size=2)
-    if issubclass(hint, enum.Enum):
-        return st.sampled_from(hint)
-    fields = typing.get_type_hints(hint)
-    return st.builds(hint, **{name: values(field) for name, field in fields.items()})
 
 
 def started() -> RunStarted:
@@ -156,29 +114,6 @@ def test_a_field_of_a_wrong_type_is_named(kind: type[msgspec.Struct]) -> None:
         data = {**message, field.name: [{"neither": "this"}, 0.5]}
         with pytest.raises(DecodeError, match=rf"`\$\.{field.name}"):
             decode(msgspec.json.encode(data), kind)
-
-
-def first_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """One message as builtins, with every field there."""
-    plain: dict[Any, Any] = {
-        float: 0.5, int: 1, str: "x", bool: True, FeatureMap: FeatureMap(FeatureKind.VECTOR, (3,))
-    }  # fmt: skip
-
-    def one(hint: Any) -> Any:
-        origin, args = typing.get_origin(hint), typing.get_args(hint)
-        if hint in plain:
-            return plain[hint]
-        if origin in (typing.Union, types.UnionType):
-            return one(args[0])
-        if origin is not None:
-            return origin()
-        if issubclass(hint, enum.Enum):
-            return next(iter(hint))
-        return hint(**{name: one(field) for name, field in typing.get_type_hints(hint).items()})
-
-    made = msgspec.to_builtins(one(kind))
-    assert isinstance(made, dict)
-    return made
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from esper_lightning.leyline import InvalidArgument, Signer, UnusableKey, installation_key
 from esper_lightning.leyline.folders import cache_home, config_home
+from esper_lightning.leyline.signing import DIGEST_BYTES
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
@@ -37,6 +38,8 @@ def test_a_signature_holds_for_its_bytes_and_no_others() -> None:
         other = "0" if signature[position] != "0" else "1"
         changed = signature[:position] + other + signature[position + 1 :]
         assert not signer.verify(b"data", changed)
+    for written in (signature.upper(), f" {signature}", f"{signature}\n"):
+        assert not signer.verify(b"data", written)
     for data in (b"", b"datA", b"data ", b"dat"):
         assert not signer.verify(data, signature)
 
@@ -50,6 +53,19 @@ def test_it_is_the_known_answer_of_hmac_sha256() -> None:
     # RFC 4231, test case 1.
     signature = Signer(b"\x0b" * 20).sign(b"Hi There")
     assert signature == "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+
+
+def test_a_signature_may_be_bytes() -> None:
+    signer = Signer(NEW)
+    digest = signer.digest(b"data")
+    assert (len(digest), digest.hex()) == (DIGEST_BYTES, signer.sign(b"data"))
+    assert signer.check(b"data", digest)
+    assert Signer(OLD, previous=[NEW]).check(b"data", digest)
+    assert not Signer(OLD).check(b"data", digest)
+    for other in (b"", digest[:-1], digest + b"x", b"x" + digest[1:], digest.hex().encode()):
+        assert not signer.check(b"data", other)
+    for other in (b"", b"datA", b"data "):
+        assert not signer.check(other, digest)
 
 
 def test_a_previous_key_verifies_and_does_not_sign() -> None:
