@@ -230,7 +230,11 @@ def isolated(incubation: Incubation | None, folder: Path) -> dict[str, Any]:
 
 
 def as_one(folder: Path) -> dict[str, Any]:
-    """Batches of 16 for all ranks together, and a network that treats each example by itself."""
+    """Batches of 16 for all ranks together, and a network that treats each example by itself.
+
+    In double precision: sums of single precision differ by their order, and a ReLU whose input is
+    within that of 0 makes more of it.
+    """
     size = int(os.environ["RANKS"])
     sgd = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
     lines = {0: [plant(A, "parallel_mlp")], 1: [plant(B, "gated_mlp")]}
@@ -238,6 +242,7 @@ def as_one(folder: Path) -> dict[str, Any]:
         {**lines, 6: [tell(CommandKind.FOSSILIZE, A)]},
         module=Classifier(noisy=False, optimizer=sgd),
         datamodule=data(64, batch_size=16 // size),
+        precision="64-true",
     )
 
 
