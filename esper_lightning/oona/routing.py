@@ -1,0 +1,67 @@
+"""Which stream a message takes, how long it is good for, and whether it may be lost."""
+
+from dataclasses import dataclass
+
+from esper_lightning.leyline import MESSAGES, InvalidArgument, Priority
+from esper_lightning.oona.settings import Role
+
+FIELD = b"m"
+"""The field of a stream's entry that holds the sealed message."""
+
+DAY_S = 86_400.0
+"""For so long ids are remembered, so that what an outbox delivers late counts once, in seconds."""
+
+MINUTE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way of one kind of message.
+
+    Attributes:
+        role: of the stream it takes.
+        ttl_s: seconds after which it is refused.
+        is_kept: whether it waits in the outbox until the server has it. What is not kept is
+            dropped where the server cannot be reached.
+        priority: unless the sender says another.
+    """
+
+    role: Role
+    ttl_s: float
+    is_kept: bool = True
+    priority: Priority = Priority.NORMAL
+
+
+_EXPERIENCE = Route(Role.NORMAL, DAY_S)
+
+ROUTES = {
+    "run_started": _EXPERIENCE,
+    "run_ended": _EXPERIENCE,
+    "state": _EXPERIENCE,
+    "decision": _EXPERIENCE,
+    "stage_changed": _EXPERIENCE,
+    "intervention": Route(Role.NORMAL, DAY_S, priority=Priority.HIGH),
+    "report": Route(Role.NORMAL, DAY_S, priority=Priority.HIGH),
+    # Good for one boundary: worth nothing once that is over.
+    "question": Route(Role.NORMAL, MINUTE_S, is_kept=False, priority=Priority.HIGH),
+    "answer": Route(Role.NORMAL, MINUTE_S, is_kept=False, priority=Priority.HIGH),
+    "alert": Route(Role.EMERGENCY, DAY_S, priority=Priority.EMERGENCY),
+    "policy": Route(Role.POLICY, DAY_S, priority=Priority.HIGH),
+    "telemetry": Route(Role.TELEMETRY, MINUTE_S, is_kept=False),
+}
+"""By kind, as :data:`esper_lightning.leyline.MESSAGES` names them."""
+
+KINDS = {type_: kind for kind, type_ in MESSAGES.items()}
+"""The name of each type of message."""
+
+
+def route(kind: str) -> Route:
+    """The way of messages of this kind.
+
+    Raises:
+        InvalidArgument: there is no such kind.
+    """
+    try:
+        return ROUTES[kind]
+    except KeyError:
+        raise InvalidArgument(f"no message is of kind {kind!r}; known: {sorted(ROUTES)}") from None
