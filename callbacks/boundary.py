@@ -100,6 +100,9 @@ class Boundary:
 
     def _carry_out(self, decisions: Sequence[Decision], commanded: set[str]) -> None:
         for decision in decisions:
+            if decision.refused:  # by the controller itself
+                self.stream.emit(decision)
+                continue
             try:
                 happened = self._obey(decision.command, commanded)
             except (CommandRefused, InvalidArgument) as error:

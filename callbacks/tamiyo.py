@@ -28,6 +28,16 @@ class Tamiyo(Callback):
         if stage == "fit":
             find(trainer).controller = self.decide
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The policy lets go of what it holds."""
+        self.policy.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """The policy lets go of what it holds."""
+        self.policy.close()
+
     def decide(self, state: SystemState) -> list[Decision]:
         """The policy's choices as decisions."""
         masks = {slot.slot: slot.legal for slot in state.slots}
@@ -47,6 +57,7 @@ class Tamiyo(Callback):
                 ),
                 mask=masks.get(choice.slot, ()),
                 log_probability=choice.log_probability,
+                refused=choice.refused,
             )
             for number, choice in enumerate(self.policy.decide(state))
         ]

@@ -8,6 +8,20 @@ from esper_lightning.tamiyo.heuristic import Heuristic
 from esper_lightning.tamiyo.never import Never
 from esper_lightning.tamiyo.periodic import Periodic
 from esper_lightning.tamiyo.policy import Choice, Policy
+from esper_lightning.tamiyo.remote import Remote
+from esper_lightning.tamiyo.replay import Replay
+from esper_lightning.tamiyo.service import Answers
 from esper_lightning.tamiyo.uniform import RandomPolicy
 
-__all__ = ["Choice", "GrowthBudget", "Heuristic", "Never", "Periodic", "Policy", "RandomPolicy"]
+__all__ = [
+    "Answers",
+    "Choice",
+    "GrowthBudget",
+    "Heuristic",
+    "Never",
+    "Periodic",
+    "Policy",
+    "RandomPolicy",
+    "Remote",
+    "Replay",
+]

@@ -22,6 +22,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         reason: why, in words.
         log_probability: natural logarithm of the probability with which a random policy makes this
             choice; None where the policy draws nothing.
+        refused: why it is not carried out, only recorded; empty for one that is.
 
     Raises:
         InvalidArgument: slot, blueprint and kind do not belong together, or the reason is missing.
@@ -33,6 +34,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     blueprint: str = ""
     parameters: dict[str, ParameterValue] = {}
     log_probability: float | None = None
+    refused: str = ""
 
     def __post_init__(self) -> None:
         if not self.reason:
@@ -73,7 +75,7 @@ class Policy(ABC):
 
         Returns:
             At most one choice per slot, each of a kind in ``SeedState.legal``; or, to do nothing,
-            exactly one NOOP whose reason says why. Never empty.
+            exactly one NOOP whose reason says why. Never empty. Beside these, any that are refused.
         """
 
     def candidates(self, state: SystemState) -> list[Choice]:  # noqa: ARG002
@@ -85,6 +87,9 @@ class Policy(ABC):
             Choices of kind GERMINATE; none where a policy cannot tell.
         """
         return []
+
+    def close(self) -> None:  # noqa: B027  # most hold nothing
+        """Let go of what it holds outside of this process, if anything; it may decide again."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to decide as the uninterrupted one would, JSON-able."""
