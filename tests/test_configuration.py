@@ -21,6 +21,8 @@ from esper_lightning.callbacks import TrainingFlops
 from esper_lightning.conf.instantiate import build
 from esper_lightning.conf.parts import build_callbacks
 from esper_lightning.kasmina import LifecycleRules
+from esper_lightning.leyline import CommandKind, Decision
+from esper_lightning.nissa.journal import JOURNAL_NAME, read_journal
 
 GROUPS = [
     group.removeprefix("optional ")
@@ -37,6 +39,7 @@ ELSEWHERE = {
     "host": {"gpt"},  # likewise
     "experiment": {"shakespeare_full", "cifar10_full"},  # likewise
     "debug": {"profiler"},  # below
+    "tamiyo": {"replay"},  # below
 }
 OPTIONS = [
     f"{group}={path.stem}"
@@ -76,6 +79,24 @@ def test_every_option_makes_a_run(option: str, entry: ModuleType, tmp_path: Path
     results = entry.train(composed(option, *SMALL, output_dir=tmp_path))
     assert "val/loss" in results
     assert all(math.isfinite(value) for value in results.values())
+
+
+def test_a_recorded_run_is_replayed(entry: ModuleType, tmp_path: Path) -> None:
+    periodic = ("tamiyo=periodic", "tamiyo.policy.start=1", *SMALL, "trainer.max_epochs=3")
+    results = entry.train(composed(*periodic, output_dir=tmp_path / "first"))
+    again = ("tamiyo=replay", f"tamiyo.policy.journal={tmp_path / 'first'}", *SMALL)
+    options = (*again, "trainer.max_epochs=3")
+    assert entry.train(composed(*options, output_dir=tmp_path / "again")) == results
+    kinds = [
+        [
+            event.command.kind
+            for event in read_journal(tmp_path / run / JOURNAL_NAME)
+            if isinstance(event, Decision)
+        ]
+        for run in ("first", "again")
+    ]
+    assert kinds[0] == kinds[1]
+    assert CommandKind.GERMINATE in kinds[0]
 
 
 WRITERS = {

@@ -19,13 +19,18 @@ class Replay(Policy):
         journal: ``events.jsonl`` of that run, or its folder.
 
     Raises:
-        InvalidArgument: there is no such file.
+        InvalidArgument: none is named, or there is no such file.
         DecodeError: it is damaged.
     """
 
     name = "replay"
 
-    def __init__(self, journal: Path | str) -> None:
+    def __init__(self, journal: Path | str | None) -> None:
+        if journal is None:
+            raise InvalidArgument(
+                f"no journal is named: tamiyo.policy.journal=... takes {JOURNAL_NAME} of a run, or "
+                "the run's folder"
+            )
         path = Path(journal)
         path = path / JOURNAL_NAME if path.is_dir() else path
         if not path.is_file():

@@ -242,6 +242,25 @@ def test_what_a_dead_member_held_is_taken_over(bus: Bus) -> None:
     assert bus.pending() == 0
 
 
+def test_many_that_fail_do_not_hide_what_a_dead_member_held(bus: Bus) -> None:
+    record = bus.record()
+
+    def fails(received: Received, transaction: Any) -> None:
+        if received.message.id != "500":
+            raise ValueError
+        record(received, transaction)
+
+    bus.add_reports(range(250))
+    consumer = bus.consumer(name="alive", handlers={"report": fails}, retry_s=60.0)
+    drain(consumer)
+    bus.add(report(500))
+    streams = {bus.settings.streams[Role.NORMAL]: ">"}
+    bus.client.xreadgroup("group", "dead", streams)
+    poll_until(bus.effects, consumer)
+    assert bus.effects() == ["500"]
+    assert bus.pending() == 250
+
+
 def test_a_message_that_kills_its_consumers_is_a_dead_letter(bus: Bus) -> None:
     data = bus.add(report(0))
     consumer = bus.consumer(max_deliveries=3)

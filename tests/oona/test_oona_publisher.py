@@ -28,7 +28,7 @@ from bus_helpers import (
 )
 from servers import Server, is_there, missing, started
 
-from esper_lightning.leyline import InvalidArgument, Objective, Signer
+from esper_lightning.leyline import BusUnavailable, InvalidArgument, Objective, Signer
 from esper_lightning.oona import (
     OUTBOX_NAME,
     Admission,
@@ -37,6 +37,7 @@ from esper_lightning.oona import (
     Outbox,
     Publisher,
     Role,
+    Settings,
     connect,
     embedded,
 )
@@ -189,6 +190,29 @@ def test_memory_is_bounded_and_what_that_loses_is_told(
         assert publisher.flush(10)
     assert publisher.figures().sent == 101
     assert caplog.text.count("100 messages that must be kept are in memory") == 1
+
+
+def test_what_the_thread_has_taken_from_the_queue_counts_too(signer: Signer) -> None:
+    begun, goes_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def fails_slowly() -> Connection:
+        begun.release()
+        assert goes_on.acquire(timeout=20)
+        raise BusUnavailable("not here")
+
+    publisher = Publisher(fails_slowly, signer, Settings(), source="run", capacity=2000)
+    publisher.publish(packet(-1))
+    assert begun.acquire(timeout=20)
+    for number in range(2000):
+        publisher.publish(packet(number))
+    goes_on.release()
+    assert begun.acquire(timeout=20)  # a batch of 500 is under way, 1500 are left
+    for number in range(2000):
+        publisher.publish(packet(number))
+    assert publisher.figures().dropped == {"unreachable": 1, "queue_full": 1500}
+    goes_on.release(100)
+    assert publisher.close(10)
+    assert publisher.figures().dropped == {"unreachable": 2501, "queue_full": 1500}
 
 
 def test_telemetry_is_held_back_under_pressure(bus: Bus) -> None:
