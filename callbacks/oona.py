@@ -12,6 +12,7 @@ from esper_lightning.leyline import (
     BusUnavailable,
     Event,
     InvalidArgument,
+    KeyRequired,
     RunEnded,
     TelemetryPacket,
 )
@@ -41,7 +42,7 @@ class Oona(Callback):
     Args:
         url: ``auto``, ``embedded://``, ``memory://``, ``redis://...``; see
             :func:`esper_lightning.oona.connect`. With ``auto`` it is idle where no server can be
-            had that others hear.
+            had that others hear, or ``REDIS_URL`` names one and there is no key to sign with.
         folder: of an embedded server and of the outbox; None takes the Trainer's
             ``default_root_dir``.
         every_n_steps: optimiser steps between two packets of telemetry.
@@ -51,7 +52,8 @@ class Oona(Callback):
 
     Raises:
         InvalidArgument: ``every_n_steps`` is not positive.
-        KeyRequired: at the start of a fit, a shared server and no key to sign with.
+        BusUnavailable: at the start of a fit, the server that ``url`` names cannot be started.
+        KeyRequired: likewise, ``url`` names a shared server and there is no key to sign with.
     """
 
     def __init__(
@@ -78,10 +80,13 @@ class Oona(Callback):
         settings = Settings.from_environment(self.url)
         try:
             self._connection = connect(settings.url, folder=folder)
-        except BusUnavailable as error:
+            signer = self._connection.signer()
+        except (BusUnavailable, KeyRequired) as error:
+            self._close()
             if self.url != "auto":
                 raise
-            log.info("no bus: %s", error)
+            told = logging.WARNING if isinstance(error, KeyRequired) else logging.INFO
+            log.log(told, "no bus: %s", error)
             return
         if self.url == "auto" and self._connection.kind == "memory":
             log.info("no bus: one inside this process would be heard by nobody else")
@@ -89,7 +94,7 @@ class Oona(Callback):
             return
         self._publisher = Publisher(
             lambda: connect(settings.url, folder=folder),
-            self._connection.signer(),
+            signer,
             settings,
             source=folder.name,
             outbox=_outbox(folder),

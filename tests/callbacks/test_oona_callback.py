@@ -149,6 +149,18 @@ def test_a_shared_server_needs_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyP
         grow(Oona(url="redis://localhost:1"), tmp_path / "run")
 
 
+def test_a_server_that_only_the_environment_names_is_left_alone_without_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be another program's."""
+    monkeypatch.delenv("ESPER_LEYLINE_SECRET")
+    monkeypatch.setenv("REDIS_URL", "redis://localhost:1")
+    oona = Oona(folder=str(tmp_path))
+    grow(oona, tmp_path / "run")
+    assert oona.published is None
+    assert "no bus: ESPER_LEYLINE_SECRET is not set" in caplog.text
+
+
 def test_steps_between_packets_are_positive() -> None:
     with pytest.raises(InvalidArgument, match="every_n_steps is at least 1, got 0"):
         Oona(every_n_steps=0)
