@@ -192,7 +192,8 @@ class Consumer:
             self._take_effect(stream, entry_id, sealed, received, handler)
         except RedisError:
             raise
-        except Exception as error:
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            # A handler is somebody else's code, which may raise anything.
             self.counts["failed"] += 1
             log.warning("%s %s failed: %r", received.envelope.kind, received.envelope.id, error)
             if deliveries >= self._max_deliveries:

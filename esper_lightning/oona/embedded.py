@@ -20,9 +20,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
-
 from esper_lightning.leyline import BusUnavailable
 
 log = logging.getLogger(__name__)
@@ -254,6 +251,10 @@ def _join_or_start(folder: Path, binary: Path | None) -> tuple[_Process | None, 
 
 
 def _taken(lock: int) -> bool:
+    if sys.platform == "win32":  # there is no wheel of a server for it either
+        raise BusUnavailable("a server of the run's own needs Linux or macOS: use redis://")
+    import fcntl  # not on Windows
+
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -334,7 +335,7 @@ def _stop_all() -> None:
 
 def _forget_all() -> None:
     """In a forked child: the servers are its parent's."""
-    global _LOCK
+    global _LOCK  # pylint: disable=global-statement
     _LOCK = threading.Lock()
     _SERVERS.clear()
 

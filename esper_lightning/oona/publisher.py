@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
-from redis.exceptions import TimeoutError
+from redis.exceptions import TimeoutError as NoAnswer
 
 from esper_lightning.leyline import (
     EsperError,
@@ -248,7 +248,8 @@ class Publisher:
             self._backlog.add(self._sealed([*self._urgent, *self._kept]), now=True)
             self._dropped["unreachable"] += len(self._passing)
             self._is_over = True
-        except Exception:
+        except Exception:  # pylint: disable=broad-exception-caught
+            # Whatever it is, it must not reach training.
             log.exception("the bus is off: its thread failed; training goes on without it")
         finally:
             self._disconnect()
@@ -367,7 +368,7 @@ class Publisher:
     def _unreachable(self, error: Exception) -> None:
         self._failed(error)
         # A slow server is not let go of: who is the last to let go of an embedded one stops it.
-        if not isinstance(error, TimeoutError):
+        if not isinstance(error, NoAnswer):
             self._disconnect()
 
     def _disconnect(self) -> None:

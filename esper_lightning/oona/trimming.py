@@ -16,6 +16,9 @@ HIGH = 0.8
 LOW = 0.5
 """and again sent from this one down."""
 
+SILENT_MS = 60_000
+"""A group whose members have all been silent for so long, in milliseconds, holds nobody back."""
+
 
 @dataclass(slots=True)
 class Pressure:
@@ -44,6 +47,8 @@ def relieve(client: Any, settings: Settings, pressure: Pressure) -> None:
         if groups is None:
             continue
         most = settings.lengths[role]
+        if role is Role.TELEMETRY:
+            groups = [group for group in groups if _is_read(client, stream, group)]
         behind = max((_behind(client, stream, group) for group in groups), default=0)
         pressure.behind[role] = behind
         if role is Role.TELEMETRY:
@@ -59,6 +64,12 @@ def _groups(client: Any, stream: str) -> list[dict[str, Any]] | None:
     except ResponseError:  # there is no such stream yet
         return None
     return found
+
+
+def _is_read(client: Any, stream: str, group: dict[str, Any]) -> bool:
+    members = client.xinfo_consumers(stream, group["name"])
+    # Redis 7.0 knows a member only once there was something for it to read.
+    return not members or any(int(member["idle"]) < SILENT_MS for member in members)
 
 
 def _behind(client: Any, stream: str, group: dict[str, Any]) -> int:

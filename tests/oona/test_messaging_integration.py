@@ -39,6 +39,7 @@ from esper_lightning.oona import (
     Role,
     health,
     replay,
+    trimming,
 )
 from esper_lightning.oona.trimming import Pressure, relieve
 
@@ -579,3 +580,18 @@ def test_nothing_but_its_own_is_touched(bus: Bus) -> None:
     names = tuple(name.encode() for name in (*bus.settings.streams.values(), bus.prefix))
     assert made
     assert all(key.startswith(names) for key in made)
+
+
+def test_a_group_that_nobody_reads_any_more_holds_no_telemetry_back(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.add(packet(0))
+    bus.consumer(roles=(Role.TELEMETRY,)).poll(block_s=0)
+    for number in range(300):
+        bus.add(packet(number))
+    pressure = Pressure()
+    relieve(bus.client, bus.settings, pressure)
+    assert pressure.is_high
+    monkeypatch.setattr(trimming, "SILENT_MS", -1)
+    relieve(bus.client, bus.settings, pressure)
+    assert not pressure.is_high

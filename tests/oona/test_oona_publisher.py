@@ -179,6 +179,20 @@ def test_a_full_queue_drops_telemetry_and_counts_it(bus: Bus) -> None:
     assert bus.effects() == ["alert 0", *(str(number) for number in range(20))]
 
 
+def test_what_is_urgent_is_sent_first(bus: Bus) -> None:
+    with held_up(bus) as (publisher, goes_on):
+        for number in range(1200):
+            publisher.publish(report(number))
+        publisher.publish(alert(0))
+        goes_on.set()
+        assert publisher.flush(20)
+    sent = {}
+    for role in (Role.EMERGENCY, Role.NORMAL):
+        ((entry_id, _),) = bus.client.xrange(bus.settings.streams[role], count=1)
+        sent[role] = int(entry_id.split(b"-")[0])
+    assert sent[Role.EMERGENCY] <= sent[Role.NORMAL]
+
+
 def test_memory_is_bounded_and_what_that_loses_is_told(
     bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
