@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from esper_lightning.callbacks.found import find
 from esper_lightning.leyline import (
     BusUnavailable,
+    EsperError,
     Event,
     InvalidArgument,
-    KeyRequired,
     RunEnded,
     TelemetryPacket,
 )
@@ -40,9 +40,9 @@ class Oona(Callback):
     lost waits in an outbox beside the run's other files until the server has it.
 
     Args:
-        url: ``auto``, ``embedded://``, ``memory://``, ``redis://...``; see
+        url: ``auto`` or None, ``embedded://``, ``memory://``, ``redis://...``; see
             :func:`esper_lightning.oona.connect`. With ``auto`` it is idle where no server can be
-            had that others hear, or ``REDIS_URL`` names one and there is no key to sign with.
+            had that others hear, or what the environment names cannot be used.
         folder: of an embedded server and of the outbox; None takes the Trainer's
             ``default_root_dir``.
         every_n_steps: optimiser steps between two packets of telemetry.
@@ -57,18 +57,19 @@ class Oona(Callback):
     """
 
     def __init__(
-        self, *, url: str = "auto", folder: str | None = None, every_n_steps: int = 50
+        self, *, url: str | None = "auto", folder: str | None = None, every_n_steps: int = 50
     ) -> None:
         super().__init__()
         if every_n_steps < 1:
             raise InvalidArgument(f"every_n_steps is at least 1, got {every_n_steps}")
-        self.url = url
+        self.url = url or "auto"
         self.folder = folder
         self.every_n_steps = every_n_steps
         self.published: Published | None = None
         self._connection: Connection | None = None
         self._publisher: Publisher | None = None
         self._run_id = ""
+        self._is_new = False
         self._step = 0
         self._since = 0.0
 
@@ -76,16 +77,19 @@ class Oona(Callback):
         """Open the bus, and listen to the run."""
         if stage != "fit" or not trainer.is_global_zero:
             return
-        folder = Path(self.folder or trainer.default_root_dir)
-        settings = Settings.from_environment(self.url)
+        self._close()  # of a fit that failed before it began
+        self._run_id = ""
+        folder = Path(self.folder or trainer.default_root_dir).expanduser().resolve()
         try:
+            settings = Settings.from_environment(self.url)
             self._connection = connect(settings.url, folder=folder)
             signer = self._connection.signer()
-        except (BusUnavailable, KeyRequired) as error:
+        except EsperError as error:
             self._close()
             if self.url != "auto":
                 raise
-            told = logging.WARNING if isinstance(error, KeyRequired) else logging.INFO
+            # What the environment says may be meant for another program.
+            told = logging.INFO if isinstance(error, BusUnavailable) else logging.WARNING
             log.log(told, "no bus: %s", error)
             return
         if self.url == "auto" and self._connection.kind == "memory":
@@ -96,14 +100,16 @@ class Oona(Callback):
             lambda: connect(settings.url, folder=folder),
             signer,
             settings,
-            source=folder.name,
+            source=folder.name[:256] or "run",
             outbox=_outbox(folder),
         )
         log.info("the bus is %s", self._connection.address)
+        self._is_new = False  # what comes at once is an earlier fit's
         find(trainer).subscribe(self._tell)
+        self._is_new = True
 
     def _tell(self, event: Event) -> None:
-        if self._publisher is None:
+        if self._publisher is None or not self._is_new:
             return
         self._run_id = event.run_id
         self._publisher.publish(event)
@@ -143,6 +149,13 @@ class Oona(Callback):
         )
         self._since, self._step = now, step
         self._publisher.publish(packet)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Let go of the bus where no run has begun; one that has still tells its end."""
+        if not self._run_id:
+            self._close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the bus."""

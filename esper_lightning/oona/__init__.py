@@ -4,6 +4,7 @@ Design: docs/design/detailed_design/09-oona.md
 """
 
 from esper_lightning.oona.admission import Admission, Received, Refusal, Refused
+from esper_lightning.oona.alerts import FORGED_MESSAGE, alarm
 from esper_lightning.oona.breaker import Breaker, BreakerState
 from esper_lightning.oona.consumer import Consumer
 from esper_lightning.oona.dead_letters import DeadLetter, dead_letters, replay
@@ -16,6 +17,7 @@ from esper_lightning.oona.settings import Role, Settings
 
 __all__ = [
     "FIELD",
+    "FORGED_MESSAGE",
     "KINDS",
     "OUTBOX_NAME",
     "ROUTES",
@@ -38,6 +40,7 @@ __all__ = [
     "Route",
     "Settings",
     "StreamHealth",
+    "alarm",
     "connect",
     "dead_letters",
     "health",

@@ -19,13 +19,16 @@ from esper_lightning.leyline import (
     unpack,
     unseal,
 )
-from esper_lightning.oona.routing import ROUTES
+from esper_lightning.oona.routing import DAY_S, ROUTES
 from esper_lightning.oona.settings import Role
 
 log = logging.getLogger(__name__)
 
 MAX_SKEW_S = 60.0
 """So far ahead another machine's clock may be, in seconds."""
+
+SEEN_S = int(DAY_S + 2 * MAX_SKEW_S)
+"""So long ids are remembered, in seconds: longer than any clock takes a message for fresh."""
 
 IN_A_ROW = 3
 """So many forged messages in a row turn on conservative mode."""

@@ -12,17 +12,14 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from esper_lightning.leyline import InvalidArgument
-from esper_lightning.oona.admission import MAX_SKEW_S, Admission, Received, Refused
+from esper_lightning.oona.admission import SEEN_S, Admission, Received, Refused
 from esper_lightning.oona.breaker import Breaker
 from esper_lightning.oona.dead_letters import bury
-from esper_lightning.oona.routing import DAY_S, FIELD
+from esper_lightning.oona.routing import FIELD
 from esper_lightning.oona.server import FAILURES
 from esper_lightning.oona.settings import Role, Settings
 
 log = logging.getLogger(__name__)
-
-SEEN_S = int(DAY_S + 2 * MAX_SKEW_S)
-"""So long ids are remembered, in seconds: longer than any clock takes a message for fresh."""
 
 _EMPTIED = ("NOGROUP", "UNBLOCKED", "requires the key to exist")
 """What a server says where a stream was deleted; to who waits for it, Redis 7.0; fakeredis."""
@@ -93,6 +90,9 @@ class Consumer:
         self._idle_s = idle_s
         self._looked_at = 0.0
         self._has_groups = False
+        # Of what this process holds: how often a handler failed. The server counts deliveries, of
+        # which one that the server itself made fail is one too.
+        self._failures: dict[tuple[bytes, bytes], int] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Poll until ``stop`` is set. A server that cannot be reached is waited for."""
@@ -168,45 +168,56 @@ class Consumer:
         looked = 0
         for stream, entries in found:
             for entry_id, fields in entries:
-                self._handle(stream, entry_id, fields or {}, deliveries=1)
+                self._handle(stream, entry_id, fields or {}, failures=0)
                 looked += 1
         return looked
 
     # -- one message ------------------------------------------------------------------------------
 
     def _handle(
-        self, stream: bytes, entry_id: bytes, fields: Mapping[bytes, bytes], *, deliveries: int
+        self, stream: bytes, entry_id: bytes, fields: Mapping[bytes, bytes], *, failures: int
     ) -> None:
-        sealed = fields.get(FIELD)
+        held = (stream, entry_id)
+        self._failures[held] = failures
+        if self._is_settled(stream, entry_id, fields.get(FIELD)):
+            del self._failures[held]
+
+    def _is_settled(self, stream: bytes, entry_id: bytes, sealed: bytes | None) -> bool:
+        """Handle a message; False where it is to be tried again."""
         try:
             received = self._admission.admit(self._roles[stream], sealed)
         except Refused as refused:
             self._refuse(stream, entry_id, sealed, refused)
-            return
+            return True
         handler = self._handlers.get(received.envelope.kind)
         if handler is None:
             self._client.xack(stream, self.group, entry_id)
             self.counts["unhandled"] += 1
-            return
+            return True
         try:
-            self._take_effect(stream, entry_id, sealed, received, handler)
+            return self._takes_effect(stream, entry_id, sealed, received, handler)
         except RedisError:
             raise
         except Exception as error:  # pylint: disable=broad-exception-caught
             # A handler is somebody else's code, which may raise anything.
             self.counts["failed"] += 1
+            self._failures[stream, entry_id] += 1
+            failures = self._failures[stream, entry_id]
             log.warning("%s %s failed: %r", received.envelope.kind, received.envelope.id, error)
-            if deliveries >= self._max_deliveries:
-                self._bury(stream, entry_id, sealed, f"failed {deliveries} times: {error!r}")
+            if failures < self._max_deliveries:
+                return False
+            self._bury(stream, entry_id, sealed, f"failed {failures} times: {error!r}")
+            return True
 
-    def _take_effect(
+    def _takes_effect(
         self,
         stream: bytes,
         entry_id: bytes,
         sealed: bytes | None,
         received: Received,
         handler: Handler,
-    ) -> None:
+    ) -> bool:
+        """Whether it is settled now: False where another member or a broken connection came in."""
         seen = b":".join((stream, b"seen", self.group.encode(), received.envelope.id.encode()))
         with self._client.pipeline(transaction=True) as transaction:
             try:
@@ -215,25 +226,28 @@ class Consumer:
                 if transaction.exists(seen):
                     self._client.xack(stream, self.group, entry_id)
                     self.counts["seen"] += 1
-                    return
+                    return True
                 transaction.multi()
                 handler(received, transaction)
                 transaction.set(seen, b"", ex=SEEN_S)
                 transaction.xack(stream, self.group, entry_id)
                 answers = transaction.execute(raise_on_error=False)
             except WatchError:
-                self.counts["seen"] += 1
-                self._client.xack(stream, self.group, entry_id)
-                return
+                # Somebody else was faster, or the connection broke: who looks again knows which.
+                return False
         wrong = next((each for each in answers if isinstance(each, Exception)), None)
         if wrong is None:
             self.counts["handled"] += 1
-            return
+            return True
         # The server does the rest of a transaction, so trying again would do that twice.
         self.counts["failed"] += 1
-        reason = f"a command of its handler failed, and the others took effect: {wrong}"
+        reason = (
+            f"a command of its handler failed, and the others took effect, so that a replay does "
+            f"nothing: {wrong}"
+        )
         log.error("%s %s: %s", received.envelope.kind, received.envelope.id, reason)
         self._bury(stream, entry_id, sealed, reason)
+        return True
 
     def _refuse(
         self, stream: bytes, entry_id: bytes, sealed: bytes | None, refused: Refused
@@ -273,19 +287,27 @@ class Consumer:
         return sum(self._take_over_of(stream) for stream in self._roles)
 
     def _take_over_of(self, stream: bytes) -> int:
-        looked, start = 0, "-"
+        looked, start, known = 0, "-", set()
         while True:
             pending = self._client.xpending_range(stream, self.group, min=start, max="+", count=100)
             for each in pending:
+                known.add((stream, _raw(each["message_id"])))
                 looked += self._claim(stream, each)
             if len(pending) < 100:
-                return looked
+                break
             start = f"({_text(pending[-1]['message_id'])}"
+        for held in [held for held in self._failures if held[0] == stream and held not in known]:
+            del self._failures[held]  # another member settled it
+        return looked
 
     def _claim(self, stream: bytes, pending: Mapping[str, Any]) -> int:
-        deliveries = int(pending["times_delivered"])
-        is_mine = _text(pending["consumer"]) == self.name
-        wait_s = self._retry_s * 2.0 ** (deliveries - 1) if is_mine else self._idle_s
+        held = (stream, _raw(pending["message_id"]))
+        is_mine = held in self._failures  # a member of this name may have died before
+        if is_mine:
+            failures = self._failures[held]
+            wait_s = self._retry_s * 2.0 ** max(0, failures - 1)
+        else:
+            failures, wait_s = int(pending["times_delivered"]), self._idle_s
         if pending["time_since_delivered"] < 1000 * wait_s:
             return 0
         # It counts as a delivery, and fails where another member was faster.
@@ -296,12 +318,18 @@ class Consumer:
             if fields is None:  # trimmed while it was pending
                 continue
             self.counts["claimed"] += not is_mine
-            if deliveries >= self._max_deliveries:  # those who had it died of it
-                text = f"delivered {deliveries} times and never acknowledged"
+            if failures >= self._max_deliveries:  # those who had it died of it
+                text = f"delivered {failures} times and never acknowledged"
                 self._bury(stream, entry_id, fields.get(FIELD), text)
             else:
-                self._handle(stream, entry_id, fields, deliveries=deliveries + 1)
+                self._handle(stream, entry_id, fields, failures=failures)
+        if not claimed:  # another member has it, or it was trimmed
+            self._failures.pop(held, None)
         return len(claimed)
+
+
+def _raw(identifier: bytes | str) -> bytes:
+    return identifier if isinstance(identifier, bytes) else identifier.encode()
 
 
 def _text(value: bytes | str) -> str:

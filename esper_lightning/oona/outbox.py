@@ -43,7 +43,8 @@ class Outbox:
 
     What :meth:`add` returned from is on disk and outlives the process and the machine. It goes when
     :meth:`remove` is told that the server has it; a process that ends between the two sends it
-    again, which its id makes harmless. One process at a time, from any thread, one at a time.
+    again, which its id makes harmless. The file belongs to the one process that has it open; any
+    number of threads may use it, one at a time.
 
     A file that SQLite calls damaged is put aside under another name, and a new one is begun.
 
@@ -51,7 +52,7 @@ class Outbox:
         path: the file; its folder is made.
 
     Raises:
-        OutboxFailed: it cannot be opened.
+        OutboxFailed: it cannot be opened, for example since another process has it open.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -60,7 +61,9 @@ class Outbox:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open()
         except (OSError, sqlite3.Error) as error:
-            raise OutboxFailed(f"the outbox {self.path} cannot be opened: {error}") from error
+            is_locked = "locked" in str(error)
+            told = "another process has it open" if is_locked else error
+            raise OutboxFailed(f"the outbox {self.path} cannot be opened: {told}") from error
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -76,8 +79,11 @@ class Outbox:
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+        database = sqlite3.connect(
+            self.path, timeout=0.5, check_same_thread=False, isolation_level=None
+        )
         try:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             database.execute(_TABLE)

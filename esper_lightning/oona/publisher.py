@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
+from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from esper_lightning.leyline import (
@@ -65,7 +66,7 @@ class Published:
             ``unpackable``.
         lost: kept ones that neither the server nor the disk took, and memory could not hold.
         waiting: in the outbox, not acknowledged.
-        memory: kept ones that are in memory only, since the outbox cannot be written.
+        memory: in memory only: not looked at yet, or kept ones that the outbox cannot take.
     """
 
     put: int
@@ -96,7 +97,7 @@ class Publisher:
         clock: Unix seconds.
 
     Raises:
-        InvalidArgument: the capacity is not positive.
+        InvalidArgument: the capacity is not positive, or the source is empty or too long.
     """
 
     def __init__(
@@ -112,6 +113,8 @@ class Publisher:
     ) -> None:
         if capacity < 1:
             raise InvalidArgument(f"the queue's capacity is at least 1, got {capacity}")
+        if not 0 < len(source) <= 256:
+            raise InvalidArgument(f"a source has 1 to 256 characters, got {source!r}")
         self.settings = settings
         self.source = source
         self.breaker = Breaker()
@@ -135,6 +138,7 @@ class Publisher:
         self._sent = 0
         self._lost = 0
         self._dropped: Counter[str] = Counter()
+        self._is_full = False
         self._is_closing = False
         self._is_over = False
         self._relieved_at = -RELIEVE_EVERY_S
@@ -183,7 +187,7 @@ class Publisher:
             correlation_id,
         )
         self._put = number + 1
-        waiting = self._queue.qsize() + len(self._passing) + len(self._kept) + len(self._urgent)
+        waiting = self._untouched()
         if not way.is_kept and waiting >= self._capacity:
             self._dropped["queue_full"] += 1
         elif way.is_kept and waiting + self._backlog.in_memory >= 2 * self._capacity:
@@ -211,8 +215,13 @@ class Publisher:
             dropped={why: count for why, count in dict(self._dropped).items() if count},
             lost=self._lost,
             waiting=self._backlog.on_disk,
-            memory=self._backlog.in_memory,
+            memory=self._backlog.in_memory + self._untouched(),
         )
+
+    def _untouched(self) -> int:
+        """What the thread has not looked at."""
+        piles = len(self._passing) + len(self._kept) + len(self._urgent)
+        return piles + (0 if self._is_over else self._queue.qsize())
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the server has acknowledged what was put so far.
@@ -230,11 +239,12 @@ class Publisher:
         Returns:
             Whether the thread ended in time, with everything on the server or on disk.
         """
+        ends = time.monotonic() + timeout_s
         if self._thread.is_alive():
             self.flush(timeout_s)
         self._is_closing = True
         self._queue.put(None)
-        self._thread.join(timeout_s + 1.0)
+        self._thread.join(max(1.0, ends - time.monotonic()))
         return self._is_over and not self._backlog.in_memory
 
     # -- on the thread ----------------------------------------------------------------------------
@@ -356,7 +366,9 @@ class Publisher:
         if all(done):
             self.breaker.succeeded()
         else:
-            self._failed(next(each for each in answers if isinstance(each, Exception)))
+            wrong = next(each for each in answers if isinstance(each, Exception))
+            self._is_full = isinstance(wrong, OutOfMemoryError)
+            self._failed(wrong)
         return done
 
     def _failed(self, error: Exception) -> None:
@@ -382,13 +394,16 @@ class Publisher:
     def _relieve(self) -> None:
         """Look how full the streams are, and trim what everybody has."""
         now = time.monotonic()
-        if self._connection is None or self.breaker.state is not BreakerState.CLOSED:
+        if self._connection is None:
+            return
+        if self.breaker.state is not BreakerState.CLOSED and not self._is_full:
             return
         if self._is_closing or now - self._relieved_at < RELIEVE_EVERY_S:
             return
         self._relieved_at = now
         try:
-            relieve(self._connection.client, self.settings, self.pressure)
+            relieve(self._connection.client, self.settings, self.pressure, is_full=self._is_full)
+            self._is_full = False
         except FAILURES as error:
             self._unreachable(error)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from esper_lightning.oona.admission import SEEN_S
 from esper_lightning.oona.settings import Role, Settings
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,18 @@ class Pressure:
     is_high: bool = False
 
 
-def relieve(client: Any, settings: Settings, pressure: Pressure) -> None:
+def relieve(client: Any, settings: Settings, pressure: Pressure, *, is_full: bool = False) -> None:
     """Bring ``pressure`` up to date, and trim the streams that grew too long.
 
-    From streams whose messages are kept only what every group has acknowledged goes; without any
-    group, what exceeds the length. The server bounds the telemetry stream itself.
+    From streams whose messages are kept only that goes what every group has acknowledged, and what
+    is too old to act; without any group, what exceeds the length. The server bounds the telemetry
+    stream itself.
+
+    Args:
+        client: of the server.
+        settings: streams.
+        pressure: is brought up to date.
+        is_full: the server has no memory left: trim streams that are not too long, too.
 
     Raises:
         RedisError: the server cannot be reached.
@@ -54,7 +62,7 @@ def relieve(client: Any, settings: Settings, pressure: Pressure) -> None:
         if role is Role.TELEMETRY:
             share = behind / most
             pressure.is_high = share > (LOW if pressure.is_high else HIGH)
-        elif client.xlen(stream) > most:
+        elif is_full or client.xlen(stream) > most:
             _trim(client, stream, groups, most)
 
 
@@ -90,7 +98,9 @@ def _trim(client: Any, stream: str, groups: list[dict[str, Any]], most: int) -> 
         pending = client.xpending(stream, group["name"])
         first = pending["min"] if pending["pending"] else None
         needed.append(_number(first if first else group["last-delivered-id"]))
-    milliseconds, sequence = min(needed)
+    # A group whose members left for good would hold its stream for ever.
+    stale = (int(1000 * (client.time()[0] - SEEN_S)), 0)
+    milliseconds, sequence = max(min(needed), stale)
     client.xtrim(stream, minid=f"{milliseconds}-{sequence}", approximate=True)
 
 

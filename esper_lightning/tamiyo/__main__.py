@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from esper_lightning.leyline import EsperError
-from esper_lightning.oona import Admission, Consumer, Role, Settings, connect
+from esper_lightning.oona import Admission, Consumer, Role, Settings, alarm, connect
 from esper_lightning.tamiyo.heuristic import Heuristic
 from esper_lightning.tamiyo.never import Never
 from esper_lightning.tamiyo.periodic import Periodic
@@ -62,7 +62,7 @@ def serve(
         consumer = Consumer(
             connection.client,
             settings,
-            Admission(signer),
+            Admission(signer, on_forged=alarm(connection, settings, signer, source="tamiyo")),
             group=GROUP,
             handlers={"question": Answers(make_policy, settings, signer)},
             roles=(Role.NORMAL,),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from esper_lightning.leyline import (
     Answer,
+    BusUnavailable,
     CommandKind,
     EsperError,
     EventEnvelope,
@@ -21,12 +22,13 @@ from esper_lightning.oona import (
     FIELD,
     Admission,
     Breaker,
-    Connection,
     Received,
     Refused,
     Role,
     Settings,
+    alarm,
     connect,
+    route,
 )
 from esper_lightning.tamiyo.policy import Choice, Policy, wait
 
@@ -44,6 +46,9 @@ class Remote(Policy):
     nothing; an answer that comes later is recorded and dropped. After three boundaries without one
     it asks without waiting for a while.
 
+    Where the bus itself hangs, a boundary may wait for it half a second longer, and up to three
+    where it has to be joined anew.
+
     Start the other process with ``python -m esper_lightning.tamiyo serve``.
 
     Args:
@@ -52,7 +57,8 @@ class Remote(Policy):
         deadline_s: seconds that a boundary may wait.
 
     Raises:
-        InvalidArgument: the deadline is not positive.
+        InvalidArgument: the deadline is not positive; at the first boundary, the url is none.
+        KeyRequired: at the first boundary, the bus is shared and there is no key to sign with.
     """
 
     name = "remote"
@@ -81,7 +87,7 @@ class Remote(Policy):
         late: list[Choice] = []
         try:
             if self._line is None:
-                self._line = _Line(connect(self._url, folder=self._folder), self._url)
+                self._line = _Line(self._url, self._folder)
             question = Question(
                 run_id=state.run_id,
                 attempt=self._attempt,
@@ -89,12 +95,13 @@ class Remote(Policy):
                 deadline_s=self.deadline_s,
                 state=state,
             )
-            asked = self._line.ask(question, ttl_s=self.deadline_s)
+            asked = self._line.ask(question)
             self._asked[asked] = state.epoch
             answer, late = self._listen(asked, state, until=began + patience)
-        except EsperError as error:
+        except BusUnavailable as error:
             log.warning("the controller cannot be asked: %s", error)
-            self._hang_up()
+            if not self._breaker.allows():  # until then the client itself connects again
+                self._hang_up()
         waited_s = time.monotonic() - began
         if answer is None:
             self._breaker.failed()
@@ -124,7 +131,11 @@ class Remote(Policy):
         self.num_late += 1
         why = f"the answer to epoch {epoch} came after its deadline of {self.deadline_s} s"
         log.warning("%s; it is dropped", why)
-        return [_choice(each, refused=why) for each in answer.choices]
+        try:
+            return [_choice(each, refused=why) for each in answer.choices]
+        except InvalidArgument as error:
+            log.warning("nor does it make sense: %s", error)
+            return []
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -139,22 +150,27 @@ class Remote(Policy):
 class _Line:
     """One connection: asks on the normal stream, and hears what comes after the question."""
 
-    def __init__(self, connection: Connection, url: str) -> None:
-        self._connection = connection
-        self._settings = Settings.from_environment(url)
-        self._stream = self._settings.streams[_ROLE]
-        self._signer = connection.signer()
-        self._admission = Admission(self._signer)
+    def __init__(self, url: str, folder: Path | None) -> None:
+        settings = Settings.from_environment(url)
+        self._stream = settings.streams[_ROLE]
+        self._connection = connect(settings.url, folder=folder)
+        try:
+            self._signer = self._connection.signer()
+        except EsperError:
+            self._connection.close()
+            raise
+        told = alarm(self._connection, settings, self._signer, source="remote")
+        self._admission = Admission(self._signer, on_forged=told)
         self._last: bytes | None = None
 
-    def ask(self, question: Question, *, ttl_s: float) -> str:
+    def ask(self, question: Question) -> str:
         """Send it; its id."""
         envelope = EventEnvelope(
             id=secrets.token_hex(16),
             kind="question",
             source=question.run_id,
             created_at=time.time(),
-            ttl_s=ttl_s,
+            ttl_s=route("question").ttl_s,  # not the deadline, by another machine's clock
             payload=pack(question),
         )
         sealed = seal(envelope, self._signer, stream=_ROLE.value)

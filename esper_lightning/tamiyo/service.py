@@ -63,7 +63,7 @@ class Answers:
             attempt=question.attempt,
             epoch=question.epoch,
             policy=policy.name,
-            choices=tuple(_proposal(each) for each in choices),
+            choices=tuple(_proposal(each) for each in choices if not each.refused),
         )
         envelope = EventEnvelope(
             id=secrets.token_hex(16),

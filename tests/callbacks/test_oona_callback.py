@@ -3,12 +3,14 @@
 import os
 import random
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from runs import FREE, Plain, Script, plain_data, plain_trainer, plant, same, weights
 
 from esper_lightning.callbacks import Journal, Kasmina, Oona, Tamiyo
@@ -16,6 +18,7 @@ from esper_lightning.leyline import (
     InvalidArgument,
     KeyRequired,
     RunEnded,
+    RunStarted,
     TelemetryPacket,
     encode,
 )
@@ -164,3 +167,52 @@ def test_a_server_that_only_the_environment_names_is_left_alone_without_a_key(
 def test_steps_between_packets_are_positive() -> None:
     with pytest.raises(InvalidArgument, match="every_n_steps is at least 1, got 0"):
         Oona(every_n_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("REDIS_URL", "localhost:6379"), ("ESPER_LEYLINE_SECRET", "short")]
+)
+def test_what_the_environment_says_and_cannot_be_used_stops_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    oona = Oona(url=None, folder=str(tmp_path))
+    grow(oona, tmp_path / "run")
+    assert oona.published is None
+
+
+def test_a_fit_that_fails_before_it_begins_leaves_nothing(tmp_path: Path) -> None:
+    needs_server()
+
+    class Broken(Callback):
+        def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+            raise RuntimeError("something broke")
+
+    def threads() -> list[str]:
+        return [each.name for each in threading.enumerate() if each.name.startswith("oona")]
+
+    oona = Oona(url="embedded://", folder=str(tmp_path))
+    torch.manual_seed(0)
+    kasmina = Kasmina(slots=["net.2"], monitor="val_loss", rules=FREE)
+    trainer = plain_trainer([oona, kasmina, Tamiyo(policy=Script({})), Broken()], epochs=1)
+    with pytest.raises(RuntimeError, match="something broke"):
+        trainer.fit(Plain(), *plain_data())
+    assert threads() == []
+    grow(oona, tmp_path / "run")
+    assert threads() == []
+
+
+def test_a_second_fit_of_the_same_growth_publishes_what_is_new(tmp_path: Path) -> None:
+    needs_server()
+    torch.manual_seed(0)
+    module = Plain()
+    kasmina = Kasmina(slots=["net.2"], monitor="val_loss", rules=FREE)
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        oona = Oona(url="embedded://", folder=str(folder))
+        trainer = plain_trainer([kasmina, Tamiyo(policy=Script({})), oona], epochs=2 * number)
+        trainer.fit(module, *plain_data())
+        kinds = [type(each) for each in messages("embedded://", folder)[Role.NORMAL]]
+        assert kinds[0] is RunStarted
+        assert kinds[-1] is RunEnded
+        assert kinds.count(RunEnded) == 1

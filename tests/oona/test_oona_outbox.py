@@ -1,5 +1,4 @@
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -95,16 +94,18 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         Outbox(tmp_path / "file" / "box")
 
 
-def test_a_file_that_another_process_writes_to_is_told_and_not_damaged(tmp_path: Path) -> None:
+def test_it_belongs_to_one_at_a_time(tmp_path: Path) -> None:
     with Outbox(tmp_path / "box") as outbox:
-        other = sqlite3.connect(tmp_path / "box", isolation_level=None)
-        outbox._database.execute("PRAGMA busy_timeout = 10")
-        try:
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(OutboxFailed, match="locked"):
-                outbox.add(THREE)
-            other.execute("ROLLBACK")
-        finally:
-            other.close()
         outbox.add(THREE)
-        assert len(outbox) == 3
+        with pytest.raises(OutboxFailed, match="another process has it open"):
+            Outbox(tmp_path / "box")
+        outbox.add(THREE)
+        assert len(outbox) == 6
+    with Outbox(tmp_path / "box") as outbox:
+        assert len(outbox) == 6
+
+
+def test_what_holds_nothing_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "box") as outbox:
+        outbox.remove(outbox.add(THREE))
+    assert list(tmp_path.iterdir()) == []
