@@ -17,6 +17,7 @@ from esper_lightning.evidence import (
     stack,
     widening,
 )
+from esper_lightning.evidence.bus import command as bus
 from esper_lightning.evidence.frontier import command as frontier
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "memory": memory.main,
     "library": library.main,
     "rollback": rollback.main,
+    "bus": bus.main,
     "stack": stack.main,
     "widening": widening.main,
 }
