@@ -41,7 +41,8 @@ class Waiting:
 class Outbox:
     """Sealed messages in the order in which they came, in one SQLite file.
 
-    What :meth:`add` returned from is on disk and outlives the process and the machine. It goes when
+    What :meth:`add` returned from is in the file and outlives the process; after a power cut the
+    last of it may be missing, and the rest is whole. It goes when
     :meth:`remove` is told that the server has it; a process that ends between the two sends it
     again, which its id makes harmless. The file belongs to the one process that has it open; any
     number of threads may use it, one at a time.
@@ -85,7 +86,7 @@ class Outbox:
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA synchronous = NORMAL")
             database.execute(_TABLE)
             damage = database.execute("PRAGMA quick_check").fetchone()[0]
             if damage != "ok":
