@@ -83,6 +83,8 @@ class Oona(Callback):
         try:
             settings = Settings.from_environment(self.url)
             self._connection = connect(settings.url, folder=folder)
+            if self.url == "auto" and self._connection.kind == "memory":
+                raise BusUnavailable("one inside this process would be heard by nobody else")
             signer = self._connection.signer()
         except EsperError as error:
             self._close()
@@ -91,10 +93,6 @@ class Oona(Callback):
             # What the environment says may be meant for another program.
             told = logging.INFO if isinstance(error, BusUnavailable) else logging.WARNING
             log.log(told, "no bus: %s", error)
-            return
-        if self.url == "auto" and self._connection.kind == "memory":
-            log.info("no bus: one inside this process would be heard by nobody else")
-            self._close()
             return
         self._publisher = Publisher(
             lambda: connect(settings.url, folder=folder),

@@ -88,6 +88,10 @@ CHEAP = {
         *("pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", "-q", "-e", ".[dev]")
     ],
     "pytest": ["pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/leyline"],
+    "pytest -m integration tests/oona/test_messaging_integration.py": [
+        *("pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", "integration"),
+        "tests/oona/test_messaging_integration.py",
+    ],
     "ruff check .": ["ruff", "check", "esper_lightning/leyline"],
     "ruff format --check .": ["ruff", "format", "--check", "esper_lightning/leyline"],
     "mypy": ["mypy", "--follow-imports", "silent", "esper_lightning/leyline/errors.py"],

@@ -103,7 +103,17 @@ def installation_key() -> bytes:
         if len(key) < MIN_KEY_BYTES:
             raise InvalidArgument(_too_short(SECRET_VARIABLE, len(key)))
         return key
-    path = config_home() / "secret"
+    return stored_key(config_home() / "secret")
+
+
+def stored_key(path: Path) -> bytes:
+    """The key in a file, which is made on first use with 32 random bytes that only its user reads.
+
+    Processes that make it at once agree on one.
+
+    Raises:
+        UnusableKey: the file cannot be made or read, is too short, or others can read it.
+    """
     try:
         if not path.exists():
             _make(path)

@@ -8,7 +8,7 @@ from esper_lightning.oona.alerts import FORGED_MESSAGE, alarm
 from esper_lightning.oona.breaker import Breaker, BreakerState
 from esper_lightning.oona.consumer import Consumer
 from esper_lightning.oona.dead_letters import DeadLetter, dead_letters, replay
-from esper_lightning.oona.health import GroupHealth, Health, StreamHealth, health
+from esper_lightning.oona.health import GroupHealth, Health, StreamHealth, health_of
 from esper_lightning.oona.outbox import OUTBOX_NAME, Outbox, OutboxFailed
 from esper_lightning.oona.publisher import Published, Publisher
 from esper_lightning.oona.routing import FIELD, KINDS, ROUTES, Route, route
@@ -43,7 +43,7 @@ __all__ = [
     "alarm",
     "connect",
     "dead_letters",
-    "health",
+    "health_of",
     "replay",
     "route",
 ]

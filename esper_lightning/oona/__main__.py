@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from esper_lightning.leyline import EsperError, encode
 from esper_lightning.oona.admission import Admission, Refused
 from esper_lightning.oona.dead_letters import DeadLetter, dead_letters, replay
-from esper_lightning.oona.health import health
+from esper_lightning.oona.health import health_of
 from esper_lightning.oona.outbox import OUTBOX_NAME, Outbox
 from esper_lightning.oona.publisher import Publisher
 from esper_lightning.oona.routing import FIELD
@@ -146,7 +146,7 @@ def _entries(
 def _health(
     connection: Connection, settings: Settings, _: argparse.Namespace, console: Console
 ) -> int:
-    found = health(connection.client, settings)
+    found = health_of(connection.client, settings)
     table = Table("stream", "role", "entries", "at most", "dead letters", "group", "lag", "pending")
     for stream in found.streams:
         row = [escape(stream.name), stream.role.value, str(stream.length), str(stream.most)]

@@ -63,7 +63,7 @@ class Health:
     streams: tuple[StreamHealth, ...]
 
 
-def health(client: Any, settings: Settings) -> Health:
+def health_of(client: Any, settings: Settings) -> Health:
     """Ask the server.
 
     Raises:

@@ -19,6 +19,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from esper_lightning.leyline import BusUnavailable, InvalidArgument, Signer
+from esper_lightning.leyline.signing import SECRET_VARIABLE, stored_key
 from esper_lightning.oona import embedded
 from esper_lightning.oona.settings import AUTO, URL_VARIABLE, signer
 
@@ -56,9 +57,16 @@ class Connection:
     address: str
     timeout_s: float
     _release: Callable[[], None] | None = None
+    _key: Path | None = None
 
     def signer(self) -> Signer:
-        """The key for this bus; see :func:`esper_lightning.oona.settings.signer`."""
+        """The key for this bus; see :func:`esper_lightning.oona.settings.signer`.
+
+        Without one in the environment an embedded server has one of its own, in its folder, which
+        who joins it reads there.
+        """
+        if self._key is not None and not os.environ.get(SECRET_VARIABLE):
+            return Signer(stored_key(self._key))
         return signer(self.kind == "shared")
 
     def add(self, stream: str, fields: Mapping[bytes, bytes]) -> bytes:
@@ -247,7 +255,8 @@ def _embedded(place: str, folder: Path | None, timeout_s: float) -> Connection:
         )
     held = embedded.hold(folder)
     client = redis.Redis(unix_socket_path=str(held.socket), **_options(timeout_s))
-    return Connection(client, "embedded", f"the server of {folder}", timeout_s, held.release)
+    address, key = f"the server of {folder}", folder / embedded.DATA_NAME / "key"
+    return Connection(client, "embedded", address, timeout_s, held.release, key)
 
 
 def _memory(name: str, timeout_s: float) -> Connection:

@@ -351,3 +351,30 @@ class SlowProxy:
             thread.join()
         for each in self._sockets:
             each.close()
+
+
+LENGTHS = {Role.NORMAL: 300, Role.TELEMETRY: 300}
+"""Of the streams of the contract suite."""
+
+NODE = 100
+"""A server trims whole nodes of so many entries."""
+
+
+@contextlib.contextmanager
+def held_up(bus: Bus, **options: Any) -> Iterator[tuple[Publisher, threading.Event]]:
+    """A publisher whose thread waits for the server until the event is set."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slowly() -> Connection:
+        begun.set()
+        assert goes_on.wait(20)
+        return connect(bus.url)
+
+    publisher = Publisher(slowly, bus.signer, bus.settings, source="run", **options)
+    publisher.publish(packet(-1))
+    assert begun.wait(20)
+    try:
+        yield publisher, goes_on
+    finally:
+        goes_on.set()
+        publisher.close(10)

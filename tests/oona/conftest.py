@@ -1,13 +1,18 @@
-"""A server and a key for tests of the bus."""
+"""A server, a key and a bus for tests."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from bus_helpers import LENGTHS, Bus, bus_at
 from servers import KINDS, Server, started
 
 from esper_lightning.leyline import Signer
 
 KEY = b"the key of these tests"
+
+SHARED = os.environ.get("REDIS_URL")
+"""A server that others may use, too."""
 
 
 @pytest.fixture(params=KINDS)
@@ -31,3 +36,18 @@ def key(monkeypatch: pytest.MonkeyPatch) -> bytes:
 @pytest.fixture
 def signer(key: bytes) -> Signer:
     return Signer(key)
+
+
+@pytest.fixture(params=[*KINDS, *(["REDIS_URL"] if SHARED else [])])
+def everywhere(request: pytest.FixtureRequest, signer: Signer) -> Iterator[Bus]:
+    """A bus on one server of each kind, and on that of ``REDIS_URL``."""
+    if request.param == "REDIS_URL":
+        assert SHARED is not None
+        with bus_at(SHARED, signer, lengths=LENGTHS) as opened:
+            yield opened
+        return
+    with (
+        started(request.param) as server,
+        bus_at(server.url, signer, lengths=LENGTHS) as opened,
+    ):
+        yield opened
