@@ -120,7 +120,7 @@ def stored_key(path: Path) -> bytes:
         return _read(path)
     except OSError as error:
         raise UnusableKey(
-            f"the key of this installation, {path}, cannot be made or read ({error.strerror}); "
+            f"the key {path} cannot be made or read ({error.strerror}); "
             f"set {SECRET_VARIABLE} to a long random string instead"
         ) from error
 
@@ -150,7 +150,7 @@ def _read(path: Path) -> bytes:
         key = file.read()
     if os.name == "posix" and mode & 0o077:
         raise UnusableKey(
-            f"{path}, the key of this installation, has mode {mode & 0o777:o}: others can read it. "
+            f"the key {path} has mode {mode & 0o777:o}: others can read it. "
             f"If nobody has, `chmod 600 {path}`; if somebody may have, delete it: a new one is "
             "made, and what was signed with the old one is no longer accepted"
         )

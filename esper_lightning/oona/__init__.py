@@ -11,7 +11,7 @@ from esper_lightning.oona.dead_letters import DeadLetter, dead_letters, replay
 from esper_lightning.oona.health import GroupHealth, Health, StreamHealth, health_of
 from esper_lightning.oona.outbox import OUTBOX_NAME, Outbox, OutboxFailed
 from esper_lightning.oona.publisher import Published, Publisher
-from esper_lightning.oona.routing import FIELD, KINDS, ROUTES, Route, route
+from esper_lightning.oona.routing import FIELD, KINDS, ROUTES, Route, envelope_of, sealed
 from esper_lightning.oona.server import Connection, connect
 from esper_lightning.oona.settings import Role, Settings
 
@@ -43,7 +43,8 @@ __all__ = [
     "alarm",
     "connect",
     "dead_letters",
+    "envelope_of",
     "health_of",
     "replay",
-    "route",
+    "sealed",
 ]

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(soft_wrap=True)
     try:
         settings = Settings.from_environment(asked.url)
+        if asked.command is _deliver and not _finds_outbox(asked):
+            return PROBLEM
         with connect(settings.url, folder=asked.folder) as connection:
             code: int = asked.command(connection, settings, asked, console)
     except (*FAILURES, EsperError) as error:
@@ -215,20 +216,28 @@ def _find(
 # -- deliver --------------------------------------------------------------------------------------
 
 
+def _finds_outbox(asked: argparse.Namespace) -> bool:
+    """Whether it is there. Without a word of another, it goes to the bus of its own folder."""
+    if asked.outbox.is_dir():
+        asked.outbox /= OUTBOX_NAME
+    if asked.folder is None:
+        asked.folder = asked.outbox.parent
+    if not asked.outbox.is_file():
+        print(f"there is no outbox {asked.outbox}", file=sys.stderr)
+        return False
+    return True
+
+
 def _deliver(
     connection: Connection, settings: Settings, asked: argparse.Namespace, console: Console
 ) -> int:
-    path = asked.outbox / OUTBOX_NAME if asked.outbox.is_dir() else asked.outbox
-    if not path.is_file():
-        print(f"there is no outbox {path}", file=sys.stderr)
-        return PROBLEM
-    outbox = Outbox(path)
+    outbox = Outbox(asked.outbox)
     count = len(outbox)
     if not count:
         outbox.close()
-        console.print(f"nothing waits in {path}")
+        console.print(f"nothing waits in {asked.outbox}")
         return 0
-    publisher: Any = Publisher(
+    publisher = Publisher(
         lambda: connect(settings.url, folder=asked.folder),
         connection.signer(),
         settings,

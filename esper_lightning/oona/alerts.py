@@ -1,22 +1,11 @@
 """Tells everybody that somebody sent what the keys did not sign."""
 
 import logging
-import secrets
-import time
 from collections.abc import Callable
 
-from esper_lightning.leyline import (
-    BusUnavailable,
-    EventEnvelope,
-    Priority,
-    Raised,
-    Severity,
-    Signer,
-    pack,
-    seal,
-)
+from esper_lightning.leyline import BusUnavailable, Raised, Severity, Signer
 from esper_lightning.oona.admission import Refused
-from esper_lightning.oona.routing import FIELD, route
+from esper_lightning.oona.routing import FIELD, envelope_of, sealed
 from esper_lightning.oona.server import Connection
 from esper_lightning.oona.settings import Role, Settings
 
@@ -47,18 +36,9 @@ def alarm(
             severity=Severity.CRITICAL,
             text=f"{refused}; find out who else can write to {connection.address}",
         )
-        envelope = EventEnvelope(
-            id=secrets.token_hex(16),
-            kind="alert",
-            source=source,
-            priority=Priority.EMERGENCY,
-            created_at=time.time(),
-            ttl_s=route("alert").ttl_s,
-            payload=pack(alert),
-        )
-        sealed = seal(envelope, signer, stream=Role.EMERGENCY.value)
+        data = sealed(envelope_of(alert, source=source), signer)
         try:
-            connection.add(settings.streams[Role.EMERGENCY], {FIELD: sealed})
+            connection.add(settings.streams[Role.EMERGENCY], {FIELD: data})
         except BusUnavailable as error:
             log.warning("an alert could not be sent: %s", error)
 

@@ -14,19 +14,11 @@ from typing import Any, NamedTuple
 from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as NoAnswer
 
-from esper_lightning.leyline import (
-    EsperError,
-    EventEnvelope,
-    InvalidArgument,
-    Priority,
-    Signer,
-    pack,
-    seal,
-)
+from esper_lightning.leyline import EsperError, InvalidArgument, Signer
 from esper_lightning.oona.backlog import Backlog
 from esper_lightning.oona.breaker import Breaker, BreakerState
 from esper_lightning.oona.outbox import Outbox
-from esper_lightning.oona.routing import FIELD, KINDS, ROUTES, Route
+from esper_lightning.oona.routing import FIELD, KINDS, ROUTES, Route, envelope_of, sealed
 from esper_lightning.oona.server import FAILURES, Connection
 from esper_lightning.oona.settings import Role, Settings
 from esper_lightning.oona.trimming import Pressure, relieve
@@ -39,20 +31,16 @@ BATCH = 500
 RELIEVE_EVERY_S = 2.0
 """Seconds between two looks at how full the streams are."""
 
-_WAYS = {type_: (kind, ROUTES[kind]) for type_, kind in KINDS.items()}
+_WAYS = {type_: ROUTES[kind] for type_, kind in KINDS.items()}
 
 
 class Put(NamedTuple):
     """A message in the queue, with what was true when it was put there."""
 
     id: str
-    kind: str
     message: Any
     way: Route
-    priority: Priority
-    ttl_s: float
     created_at: float
-    correlation_id: str
 
 
 @dataclass(slots=True)
@@ -147,21 +135,11 @@ class Publisher:
 
     # -- from any thread --------------------------------------------------------------------------
 
-    def publish(
-        self,
-        message: Any,
-        *,
-        priority: Priority | None = None,
-        ttl_s: float | None = None,
-        correlation_id: str = "",
-    ) -> str:
+    def publish(self, message: Any) -> str:
         """Put a message into the queue. It is not touched again, so it must not change.
 
         Args:
             message: one of :data:`esper_lightning.leyline.MESSAGES`.
-            priority: None takes the kind's own.
-            ttl_s: seconds that it is good for; None takes the kind's own, which is the most.
-            correlation_id: id of the message that this one answers.
 
         Returns:
             Its id.
@@ -170,22 +148,13 @@ class Publisher:
             InvalidArgument: it is no message that travels.
         """
         try:
-            kind, way = _WAYS[type(message)]
+            way = _WAYS[type(message)]
         except KeyError:
             raise InvalidArgument(
                 f"a {type(message).__name__} does not travel; what does: {sorted(KINDS.values())}"
             ) from None
         number = next(self._numbers)
-        put = Put(
-            f"{self._prefix}{number:012x}",
-            kind,
-            message,
-            way,
-            way.priority if priority is None else priority,
-            way.ttl_s if ttl_s is None else ttl_s,
-            self._clock(),
-            correlation_id,
-        )
+        put = Put(f"{self._prefix}{number:012x}", message, way, self._clock())
         self._put = number + 1
         waiting = self._untouched()
         if not way.is_kept and waiting >= self._capacity:
@@ -312,26 +281,19 @@ class Publisher:
             self._flushes.clear()
 
     def _sealed(self, puts: Iterable[Put]) -> list[tuple[Role, bytes]]:
-        sealed = []
+        done = []
         for put in puts:
             try:
-                envelope = EventEnvelope(
-                    id=put.id,
-                    kind=put.kind,
-                    source=self.source,
-                    priority=put.priority,
-                    created_at=put.created_at,
-                    ttl_s=put.ttl_s,
-                    correlation_id=put.correlation_id,
-                    payload=pack(put.message),
+                envelope = envelope_of(
+                    put.message, source=self.source, identifier=put.id, created_at=put.created_at
                 )
-                data = seal(envelope, self._signer, stream=put.way.role.value)
+                data = sealed(envelope, self._signer)
             except (EsperError, TypeError, ValueError) as error:
                 self._dropped["unpackable"] += 1
-                log.error("a %s cannot be sent: %s", put.kind, error)
+                log.error("a %s cannot be sent: %s", KINDS[type(put.message)], error)
             else:
-                sealed.append((put.way.role, data))
-        return sealed
+                done.append((put.way.role, data))
+        return done
 
     def _send(self, passing: list[tuple[Role, bytes]]) -> bool:
         """One trip.

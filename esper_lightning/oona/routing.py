@@ -1,8 +1,11 @@
 """Which stream a message takes, how long it is good for, and whether it may be lost."""
 
+import secrets
+import time
 from dataclasses import dataclass
+from typing import Any
 
-from esper_lightning.leyline import MESSAGES, InvalidArgument, Priority
+from esper_lightning.leyline import MESSAGES, EventEnvelope, Priority, Signer, pack, seal
 from esper_lightning.oona.settings import Role
 
 FIELD = b"m"
@@ -23,7 +26,7 @@ class Route:
         ttl_s: seconds after which it is refused.
         is_kept: whether it waits in the outbox until the server has it. What is not kept is
             dropped where the server cannot be reached.
-        priority: unless the sender says another.
+        priority: of its envelope.
     """
 
     role: Role
@@ -55,13 +58,40 @@ KINDS = {type_: kind for kind, type_ in MESSAGES.items()}
 """The name of each type of message."""
 
 
-def route(kind: str) -> Route:
-    """The way of messages of this kind.
+def envelope_of(
+    message: Any,
+    *,
+    source: str,
+    identifier: str = "",
+    created_at: float | None = None,
+    correlation_id: str = "",
+) -> EventEnvelope:
+    """What ``message`` travels in, by the way of its kind.
+
+    Args:
+        message: one of :data:`esper_lightning.leyline.MESSAGES`.
+        source: who sends it.
+        identifier: unique; empty makes one.
+        created_at: Unix seconds; None is now.
+        correlation_id: id of the message that it answers.
 
     Raises:
-        InvalidArgument: there is no such kind.
+        InvalidArgument: a value of the message cannot be packed.
+        KeyError: it is no message that travels.
     """
-    try:
-        return ROUTES[kind]
-    except KeyError:
-        raise InvalidArgument(f"no message is of kind {kind!r}; known: {sorted(ROUTES)}") from None
+    kind = KINDS[type(message)]
+    return EventEnvelope(
+        id=identifier or secrets.token_hex(16),
+        kind=kind,
+        source=source,
+        priority=ROUTES[kind].priority,
+        created_at=time.time() if created_at is None else created_at,
+        ttl_s=ROUTES[kind].ttl_s,
+        correlation_id=correlation_id,
+        payload=pack(message),
+    )
+
+
+def sealed(envelope: EventEnvelope, signer: Signer) -> bytes:
+    """``envelope``, signed for the stream that its kind takes."""
+    return seal(envelope, signer, stream=ROUTES[envelope.kind].role.value)

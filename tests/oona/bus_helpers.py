@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import secrets
-import socket
 import sys
 import threading
 import time
@@ -34,6 +33,7 @@ from esper_lightning.leyline import (
 from esper_lightning.oona import (
     FIELD,
     KINDS,
+    ROUTES,
     Admission,
     Connection,
     Consumer,
@@ -44,7 +44,6 @@ from esper_lightning.oona import (
     Settings,
     connect,
     dead_letters,
-    route,
 )
 from esper_lightning.oona.consumer import Handler
 from esper_lightning.oona.server import FAILURES
@@ -102,7 +101,7 @@ def question(epoch: int) -> Question:
 def sealed(message: Any, signer: Signer, *, role: Role | None = None, **changes: Any) -> bytes:
     """A message as a publisher would send it, but for ``changes`` of its envelope."""
     kind = KINDS[type(message)]
-    way = route(kind)
+    way = ROUTES[kind]
     envelope = EventEnvelope(
         id=f"{next(NUMBERS):032x}",
         kind=kind,
@@ -146,7 +145,7 @@ class Bus:
     def add(self, message: Any, *, role: Role | None = None, **changes: Any) -> bytes:
         """Put a message into its stream, sealed; the sealed bytes."""
         data = sealed(message, self.signer, role=role, **changes)
-        self.add_bytes(role or route(KINDS[type(message)]).role, data)
+        self.add_bytes(role or ROUTES[KINDS[type(message)]].role, data)
         return data
 
     def add_reports(self, numbers: range) -> None:
@@ -298,59 +297,6 @@ def python(*arguments: str) -> tuple[list[str], dict[str, str]]:
     """A command and an environment in which Python finds what this process finds."""
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     return [sys.executable, *arguments], os.environ | {"PYTHONPATH": path}
-
-
-class SlowProxy:
-    """Passes bytes on to a unix socket, and each portion of what comes back ``delay_s`` later.
-
-    Attributes:
-        url: where it listens.
-        delay_s: may be changed.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self.delay_s = 0.0
-        self._listens = socket.create_server(("127.0.0.1", 0))
-        self._sockets = [self._listens]
-        self._threads: list[threading.Thread] = []
-        self.url = f"redis://127.0.0.1:{self._listens.getsockname()[1]}"
-        self._begin(self._accept)
-
-    def _begin(self, target: Callable[..., None], *arguments: Any) -> None:
-        self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
-        self._threads[-1].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self._listens.accept()
-            except OSError:
-                return
-            there = socket.socket(socket.AF_UNIX)
-            there.connect(self._path)
-            self._sockets += [here, there]
-            self._begin(self._pass_on, here, there, False)
-            self._begin(self._pass_on, there, here, True)
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 20):
-                if is_answer:
-                    time.sleep(self.delay_s)
-                target.sendall(data)
-        for each in (source, target):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        for each in list(self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
-            thread.join()
-        for each in self._sockets:
-            each.close()
 
 
 LENGTHS = {Role.NORMAL: 300, Role.TELEMETRY: 300}

