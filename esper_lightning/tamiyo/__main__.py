@@ -1,7 +1,7 @@
 """A controller in a process of its own: ``python -m esper_lightning.tamiyo serve``.
 
 It answers the runs that ask it over the bus (``tamiyo=remote``) until it is interrupted. It ends
-with 0, or with 2 if the bus cannot be used.
+with 0, or with 2 if the bus or the policy cannot be used.
 """
 
 import argparse
@@ -12,20 +12,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from esper_lightning.conf.policies import policy_maker
 from esper_lightning.leyline import EsperError
 from esper_lightning.oona import Admission, Consumer, Role, Settings, alarm, connect
-from esper_lightning.tamiyo.heuristic import Heuristic
-from esper_lightning.tamiyo.never import Never
-from esper_lightning.tamiyo.periodic import Periodic
 from esper_lightning.tamiyo.policy import Policy
 from esper_lightning.tamiyo.service import GROUP, Answers
-from esper_lightning.tamiyo.uniform import RandomPolicy
 
 UNUSABLE = 2
-
-POLICIES: dict[str, Callable[[], Policy]] = {
-    policy.name: policy for policy in (Heuristic, Never, Periodic, RandomPolicy)
-}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        serve(POLICIES[asked.policy], stop, url=asked.url, folder=asked.folder)
+        serve(policy_maker(asked.overrides), stop, url=asked.url, folder=asked.folder)
     except EsperError as error:
         print(error, file=sys.stderr)
         return UNUSABLE
@@ -75,11 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m esper_lightning.tamiyo",
         description="A controller in a process of its own.",
-        epilog="Exit codes: 0 it was interrupted; 2 the bus cannot be used.",
+        epilog="Exit codes: 0 it was interrupted; 2 the bus or the policy cannot be used.",
     )
     commands = parser.add_subparsers(required=True, metavar="{serve}")
     serving = commands.add_parser("serve", help="answer the runs that ask over the bus")
-    serving.add_argument("--policy", choices=sorted(POLICIES), default="heuristic")
+    serving.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="OVERRIDE",
+        help="which policy, as for train.py: tamiyo=periodic tamiyo.policy.period=4 (heuristic)",
+    )
     serving.add_argument("--url", help="of the bus, as oona.url; otherwise REDIS_URL, or auto")
     serving.add_argument("--folder", type=Path, help="of a run whose embedded bus it is")
     return parser

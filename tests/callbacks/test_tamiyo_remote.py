@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from remote_runs import controller, decisions, periodic, run
 from runs import same
 
+from esper_lightning.conf.policies import policy_maker
 from esper_lightning.leyline import (
     Answer,
     CommandKind,
@@ -24,7 +25,8 @@ from esper_lightning.leyline import (
     seal,
 )
 from esper_lightning.oona import FIELD, Breaker, Connection, connect, embedded
-from esper_lightning.tamiyo import Never, Remote, Replay
+from esper_lightning.tamiyo import Heuristic, Never, Periodic, Remote, Replay
+from esper_lightning.tamiyo.__main__ import main
 
 KEY = b"the key of these tests"
 ATTACK = Proposal(kind=CommandKind.GERMINATE, slot="features.1", blueprint="parallel_conv")
@@ -68,7 +70,7 @@ def remote(folder: Path, deadline_s: float = 20.0) -> Remote:
 def test_a_controller_in_another_process_grows_the_same_network(
     tmp_path: Path, bus: Connection
 ) -> None:
-    command = [sys.executable, "-m", "esper_lightning.tamiyo", "serve", "--policy", "never"]
+    command = [sys.executable, "-m", "esper_lightning.tamiyo", "serve", "tamiyo=never"]
     process = subprocess.Popen(
         [*command, "--url", "embedded://", "--folder", str(tmp_path)], stderr=subprocess.PIPE
     )
@@ -229,3 +231,18 @@ def test_only_the_answer_to_this_question_acts(
     assert {each.command.kind for each in decisions(events)} == {CommandKind.NOOP}
     alone, _ = run(Never(), tmp_path / "alone", epochs=3)
     assert same(weights, alone)
+
+
+def test_it_serves_the_policy_that_a_run_of_its_own_would_have() -> None:
+    policy = policy_maker([])()
+    assert isinstance(policy, Heuristic)
+    assert policy._budget.max_flops_growth == 8.0, "that of conf/tamiyo, not of the class"
+    other = policy_maker(["tamiyo=periodic", "tamiyo.policy.period=4"])()
+    assert isinstance(other, Periodic)
+    assert other._period == 4
+
+
+@pytest.mark.parametrize("override", ["tamiyo=remote", "tamiyo=nobody", "tamiyo.policy.nothing=1"])
+def test_what_cannot_answer_is_told(override: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", override]) == 2
+    assert override.partition("=")[2] in capsys.readouterr().err
