@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -29,6 +30,20 @@ ROLLED_BACK = "the network was rolled back"
 Controller = Callable[[SystemState], Sequence[Decision]]
 
 
+class Witness(Protocol):
+    """Who completes the state that a controller sees, and reports on what its decisions led to."""
+
+    def complete(self, state: SystemState) -> SystemState:
+        """``state`` with what Kasmina does not know."""
+
+    def due(self, *, ending: str = "") -> Sequence[Event]:
+        """What has become known since it was asked last.
+
+        Args:
+            ending: why nothing follows any more, empty while something does.
+        """
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Boundary:
     """One epoch boundary.
@@ -40,6 +55,7 @@ class Boundary:
         host_parameters: of the network before any growth.
         controller: who decides; None plants nothing.
         governor: who judges the epoch; None keeps every one.
+        witness: who completes states and reports; None for nobody.
         ranks: who goes through it together, from equal moments and slots: the first one decides.
     """
 
@@ -49,6 +65,7 @@ class Boundary:
     host_parameters: int
     controller: Controller | None
     governor: HealthCheck | None
+    witness: Witness | None
     ranks: Ranks
 
     def run(self) -> None:
@@ -93,10 +110,14 @@ class Boundary:
             commanded: slots that had a command at this boundary; they take no other.
         """
         state = system_state(self.bed, self.moment, host_parameters=self.host_parameters)
+        controller, witness = self.controller, self.witness
+        if witness is not None:
+            state = witness.complete(state)
         self.stream.emit(state)
-        controller = self.controller
         if controller is not None:
             self._carry_out(self.ranks.first(lambda: controller(state)), commanded)
+        if witness is not None:
+            self.stream.emit(*witness.due())
 
     def _carry_out(self, decisions: Sequence[Decision], commanded: set[str]) -> None:
         for decision in decisions:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 from esper_lightning import karn
 from esper_lightning.callbacks.batch_again import BatchAgain, ModuleLoss
 from esper_lightning.callbacks.batches import num_rows, probe_example
-from esper_lightning.callbacks.boundary import Boundary, Controller
+from esper_lightning.callbacks.boundary import Boundary, Controller, Witness
 from esper_lightning.callbacks.checkpoint_checks import CheckpointChecks
 from esper_lightning.callbacks.costs import Costs
 from esper_lightning.callbacks.event_stream import EventStream, Listener
@@ -45,13 +45,7 @@ from esper_lightning.kasmina import (
     host_overflow,
     insert_slots,
 )
-from esper_lightning.leyline import (
-    CommandRefused,
-    Incubation,
-    Objective,
-    RunEnded,
-    RunStarted,
-)
+from esper_lightning.leyline import CommandRefused, Incubation, Objective, RunEnded, RunStarted
 from esper_lightning.nissa.versions import versions
 from esper_lightning.tolaria import Tolaria
 
@@ -117,6 +111,7 @@ class Kasmina(Callback):
         self.build = build
         self.controller: Controller | None = None
         self.governor: HealthCheck | None = None
+        self.witness: Witness | None = None
         self.run_id = uuid.uuid4().hex[:12]
         self.host_parameters = 0
         self.costs = Costs()
@@ -316,6 +311,7 @@ class Kasmina(Callback):
             host_parameters=self.host_parameters,
             controller=self.controller,
             governor=self.governor,
+            witness=self.witness,
             ranks=self._ranks,
         )
 
@@ -446,4 +442,6 @@ class Kasmina(Callback):
 
     def _end(self, trainer: Trainer, outcome: str) -> None:
         epoch, step = trainer.current_epoch, trainer.global_step
+        if self.witness is not None:
+            self._stream.emit(*self.witness.due(ending=outcome))
         self._stream.emit(RunEnded(run_id=self.run_id, epoch=epoch, step=step, outcome=outcome))

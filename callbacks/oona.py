@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from msgspec.structs import replace
 
 from esper_lightning.callbacks.found import find
 from esper_lightning.leyline import (
@@ -14,6 +15,7 @@ from esper_lightning.leyline import (
     Event,
     InvalidArgument,
     RunEnded,
+    Services,
     TelemetryPacket,
 )
 from esper_lightning.oona import (
@@ -105,6 +107,18 @@ class Oona(Callback):
         self._is_new = False  # what comes at once is an earlier fit's
         find(trainer).subscribe(self._tell)
         self._is_new = True
+
+    def report_services(self, services: Services) -> Services:
+        """``services`` with how the bus stands, where there is one."""
+        if self._publisher is None:
+            return services
+        figures = self._publisher.figures()
+        return replace(
+            services,
+            bus=self._publisher.breaker.state.value,
+            waiting=figures.waiting,
+            dropped=sum(figures.dropped.values()),
+        )
 
     def _tell(self, event: Event) -> None:
         if self._publisher is None or not self._is_new:

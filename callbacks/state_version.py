@@ -5,7 +5,7 @@ from typing import Any
 
 from esper_lightning.leyline import DecodeError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Of what a checkpoint holds beside weights and optimiser."""
 
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from msgspec.structs import replace
 from torch import nn
 
 from esper_lightning import karn
@@ -26,6 +27,7 @@ from esper_lightning.leyline import (
     Incubation,
     InvalidArgument,
     ParameterValue,
+    Services,
     SystemState,
 )
 from esper_lightning.tamiyo import Policy
@@ -132,6 +134,12 @@ class Tezzeret(Callback):
         deciding = [each for each in callbacks_of(trainer) if isinstance(each, Tamiyo)]
         self._policy = deciding[0].policy if deciding else None
         kasmina.subscribe(self._hear)
+
+    def report_services(self, services: Services) -> Services:
+        """``services`` with the blueprints that compiled code is at hand for, unless it is idle."""
+        if self._stock is None:
+            return services
+        return replace(services, compiled=tuple(sorted(self._stock.ready)))
 
     def _why_idle(self, trainer: Trainer) -> str:
         if torch.are_deterministic_algorithms_enabled():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from esper_lightning.evidence import (
     compiling,
+    controller,
     device,
     incubation,
     instructions,
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "instructions": instructions.main,
     "incubation": incubation.main,
     "compiling": compiling.main,
+    "controller": controller.main,
     "device": device.main,
     "planting": planting.main,
     "published": published.main,

@@ -7,6 +7,7 @@ from esper_lightning.kasmina.bed import SeedBed
 from esper_lightning.kasmina.blame import acting, suspects, what_grew
 from esper_lightning.kasmina.branch import Branch, BuildBranch
 from esper_lightning.kasmina.bypass import Phase, PhaseCalls
+from esper_lightning.kasmina.dataflow import HostLayers
 from esper_lightning.kasmina.export import NotExportable, save_program, save_source
 from esper_lightning.kasmina.faster import run_by
 from esper_lightning.kasmina.feature_maps import feature_map, probing
@@ -49,6 +50,7 @@ __all__ = [
     "GateRules",
     "Grown",
     "HostGradients",
+    "HostLayers",
     "LifecycleRules",
     "Loss",
     "Moment",

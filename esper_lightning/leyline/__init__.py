@@ -43,6 +43,8 @@ from esper_lightning.leyline.events import (
     Decision,
     Event,
     Intervention,
+    PolicyChanged,
+    PolicyStep,
     RunEnded,
     RunStarted,
     StageChanged,
@@ -58,6 +60,7 @@ from esper_lightning.leyline.reports import (
     Severity,
     TelemetryPacket,
 )
+from esper_lightning.leyline.risk import Risk, RiskLevel, Signal
 from esper_lightning.leyline.shapes import (
     Attachment,
     FeatureKind,
@@ -75,7 +78,15 @@ from esper_lightning.leyline.stages import (
     legal_commands,
     mermaid,
 )
-from esper_lightning.leyline.state import FossilState, Objective, SeedState, SystemState
+from esper_lightning.leyline.state import (
+    FossilState,
+    Hardware,
+    LayerState,
+    Objective,
+    SeedState,
+    Services,
+    SystemState,
+)
 from esper_lightning.leyline.summary import CulledSeed, GrownSeed, RunSummary
 from esper_lightning.leyline.wire import pack, unpack
 
@@ -109,11 +120,13 @@ __all__ = [
     "GateFailed",
     "GateResult",
     "GrownSeed",
+    "Hardware",
     "IllegalTransition",
     "Incubation",
     "Intervention",
     "InvalidArgument",
     "KeyRequired",
+    "LayerState",
     "Measurement",
     "NonFiniteTraining",
     "NotAuthentic",
@@ -121,18 +134,24 @@ __all__ = [
     "OtherRankFailed",
     "Outcome",
     "ParameterValue",
+    "PolicyChanged",
+    "PolicyStep",
     "PolicyUpdate",
     "PossibleSlot",
     "Priority",
     "Proposal",
     "Question",
     "Raised",
+    "Risk",
+    "RiskLevel",
     "RunEnded",
     "RunStarted",
     "RunSummary",
     "SeedStage",
     "SeedState",
+    "Services",
     "Severity",
+    "Signal",
     "Signer",
     "SlotShape",
     "SlotUnsuitable",

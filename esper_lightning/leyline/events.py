@@ -6,6 +6,8 @@ import msgspec
 
 from esper_lightning.leyline.commands import AdaptationCommand, ParameterValue
 from esper_lightning.leyline.gates import GateResult
+from esper_lightning.leyline.reports import FieldReport
+from esper_lightning.leyline.risk import Risk
 from esper_lightning.leyline.stages import LIVE_STAGES, CommandKind, SeedStage
 from esper_lightning.leyline.state import SystemState
 
@@ -64,6 +66,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
         mask: what it could have asked of this slot.
         log_probability: natural logarithm; None where the policy does not define one.
         refused: why the command was not carried out, empty when it was.
+        value: what the policy expected of the run from here on; None where it expects nothing.
+        policy_version: of that policy, None where it has none.
+        share: of what was left of the budget, what a planting was given; None where the policy
+            does not choose it.
+        risk: at that boundary; None where nobody assesses it.
     """
 
     run_id: str
@@ -73,6 +80,43 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     mask: tuple[CommandKind, ...] = ()
     log_probability: float | None = None
     refused: str = ""
+    value: float | None = None
+    policy_version: int | None = None
+    share: float | None = None
+    risk: Risk | None = None
+
+
+class PolicyStep(str, Enum):
+    """What became of a policy that was to be installed."""
+
+    INSTALLED = "installed"
+    REFUSED = "refused"
+    ROLLED_BACK = "rolled_back"
+
+
+class PolicyChanged(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="policy_changed"
+):
+    """A policy was installed in a run, or refused, or taken out again.
+
+    Attributes:
+        epoch: 0-based epoch at whose boundary it happened.
+        policy: its name.
+        step: what happened.
+        before: version that decided until now.
+        after: version that decides from now on.
+        offered: version that it is about.
+        reason: in words.
+    """
+
+    run_id: str
+    epoch: int
+    policy: str
+    step: PolicyStep
+    before: int | None
+    after: int | None
+    offered: int
+    reason: str = ""
 
 
 class AlarmLevel(str, Enum):
@@ -121,5 +165,14 @@ class RunEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     outcome: str
 
 
-Event = RunStarted | StageChanged | Decision | SystemState | Intervention | RunEnded
+Event = (
+    RunStarted
+    | StageChanged
+    | Decision
+    | SystemState
+    | Intervention
+    | FieldReport
+    | PolicyChanged
+    | RunEnded
+)
 """Any line of ``events.jsonl``; the field ``type`` tells which."""

@@ -5,6 +5,7 @@ import msgspec
 from esper_lightning.leyline.events import (
     Decision,
     Intervention,
+    PolicyChanged,
     RunEnded,
     RunStarted,
     StageChanged,
@@ -23,6 +24,7 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "report": FieldReport,
     "telemetry": TelemetryPacket,
     "policy": PolicyUpdate,
+    "policy_changed": PolicyChanged,
     "alert": Raised,
     "question": Question,
     "answer": Answer,

@@ -49,6 +49,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
         parameters: constructor parameters of the blueprint.
         reason: why, in words.
         log_probability: natural logarithm; None where the policy does not define one.
+        value: what the policy expects of the run from here on, if it expects something.
+        share: of what is left of the budget, what a planting is given, if the policy chooses it.
     """
 
     kind: CommandKind
@@ -57,6 +59,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, ParameterValue] = {}
     reason: str = ""
     log_probability: float | None = None
+    value: float | None = None
+    share: float | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="answer"):

@@ -93,6 +93,61 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None = None
 
 
+class LayerState(msgspec.Struct, frozen=True, kw_only=True):
+    """A module of the host that has parameters of its own, or is a slot.
+
+    Attributes:
+        path: in the host, as it is without slots.
+        module: its class name.
+        num_parameters: of the module, what it holds included, without what has grown.
+        reads: paths of the layers whose output it computes from, without another of them between;
+            empty for the first ones.
+    """
+
+    path: str
+    module: str
+    num_parameters: int
+    reads: tuple[str, ...] = ()
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run is trained on.
+
+    Attributes:
+        device: ``cpu``, ``cuda``, ``mps``.
+        processes: that train together.
+        precision: as the Trainer calls it.
+        memory_bytes: of one device; None where it does not tell.
+    """
+
+    device: str
+    processes: int = 1
+    precision: str = "32-true"
+    memory_bytes: int | None = None
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """How what runs beside training stands. It depends on clock and machine, not on the seed.
+
+    Attributes:
+        step_s: mean seconds of an optimiser step in this epoch.
+        boundary_s: seconds of the last boundary.
+        compiled: blueprints that Tezzeret holds ready.
+        bus: state of the bus's breaker: ``closed``, ``open`` or ``half_open``.
+        waiting: messages in the outbox.
+        dropped: telemetry that was dropped so far.
+
+    What is not there or was not measured is None.
+    """
+
+    step_s: float | None = None
+    boundary_s: float | None = None
+    compiled: tuple[str, ...] | None = None
+    bus: str | None = None
+    waiting: int | None = None
+    dropped: int | None = None
+
+
 class SystemState(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="state"):
     """Everything a controller may look at, at one epoch boundary. Never the test split.
 
@@ -110,6 +165,12 @@ class SystemState(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
         host_flops: training FLOPs per sample of the network before any growth, None until counted.
         flops: training FLOPs per sample of the network as it was trained in this epoch.
         total_flops: training FLOPs spent so far.
+        layers: of the host, in the order in which they were first called; empty until they were.
+        hardware: what it is trained on.
+        learning_rate: of the host's first parameter group, as it stands at the boundary.
+        rollbacks: epochs that the governor undid so far; None without a governor.
+        catalogue: SHA-256 of the names and versions of the blueprints that could be planted.
+        services: None where the run is deterministic: then nothing decides by them.
     """
 
     run_id: str
@@ -125,6 +186,12 @@ class SystemState(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     host_flops: float | None = None
     flops: float | None = None
     total_flops: float | None = None
+    layers: tuple[LayerState, ...] = ()
+    hardware: Hardware | None = None
+    learning_rate: float | None = None
+    rollbacks: int | None = None
+    catalogue: str | None = None
+    services: Services | None = None
 
     def slot(self, path: str) -> SeedState:
         """The state of one slot.

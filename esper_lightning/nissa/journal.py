@@ -10,8 +10,10 @@ from esper_lightning.leyline import (
     Decision,
     DecodeError,
     Event,
+    FieldReport,
     Intervention,
     InvalidArgument,
+    PolicyChanged,
     RunStarted,
     StageChanged,
     SystemState,
@@ -155,7 +157,9 @@ def timeline(events: Iterable[Event]) -> list[Event]:
 
 
 def _before(event: Event, epoch: int) -> bool:
+    if isinstance(event, FieldReport):  # made at the boundary at which its window ended
+        return event.last_epoch < epoch
     return (
-        isinstance(event, StageChanged | Decision | SystemState | Intervention)
+        isinstance(event, StageChanged | Decision | SystemState | Intervention | PolicyChanged)
         and event.epoch < epoch
     )

@@ -1,5 +1,6 @@
 """Publishing that never holds up who publishes: a put into a queue; a thread does the rest."""
 
+import hashlib
 import itertools
 import logging
 import secrets
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as NoAnswer
 
-from esper_lightning.leyline import EsperError, InvalidArgument, Signer
+from esper_lightning.leyline import EsperError, FieldReport, InvalidArgument, Signer
 from esper_lightning.oona.backlog import Backlog
 from esper_lightning.oona.breaker import Breaker, BreakerState
 from esper_lightning.oona.outbox import Outbox
@@ -154,7 +155,10 @@ class Publisher:
                 f"a {type(message).__name__} does not travel; what does: {sorted(KINDS.values())}"
             ) from None
         number = next(self._numbers)
-        put = Put(f"{self._prefix}{number:012x}", message, way, self._clock())
+        identifier = f"{self._prefix}{number:012x}"
+        if isinstance(message, FieldReport):  # a resumed run makes it again, and it counts once
+            identifier = hashlib.sha256(message.id.encode()).hexdigest()[: len(identifier)]
+        put = Put(identifier, message, way, self._clock())
         self._put = number + 1
         waiting = self._untouched()
         if not way.is_kept and waiting >= self._capacity:

@@ -49,6 +49,7 @@ ROUTES = {
     "question": Route(Role.NORMAL, MINUTE_S, is_kept=False, priority=Priority.HIGH),
     "answer": Route(Role.NORMAL, MINUTE_S, is_kept=False, priority=Priority.HIGH),
     "alert": Route(Role.EMERGENCY, DAY_S, priority=Priority.EMERGENCY),
+    "policy_changed": Route(Role.NORMAL, DAY_S, priority=Priority.HIGH),
     "policy": Route(Role.POLICY, DAY_S, priority=Priority.HIGH),
     "telemetry": Route(Role.TELEMETRY, MINUTE_S, is_kept=False),
 }

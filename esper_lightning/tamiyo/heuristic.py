@@ -9,7 +9,7 @@ import msgspec
 from esper_lightning.karn import CATALOGUE, Blueprint, Tier
 from esper_lightning.leyline import CommandKind, InvalidArgument, SeedState, SystemState
 from esper_lightning.leyline.arguments import check_flag, check_number, check_whole
-from esper_lightning.tamiyo import pressure
+from esper_lightning.tamiyo import pressure, stopping
 from esper_lightning.tamiyo.budget import GrowthBudget, Room, check_budget
 from esper_lightning.tamiyo.planting import Planting, plan
 from esper_lightning.tamiyo.plateau import check_mode, worsening
@@ -18,6 +18,10 @@ from esper_lightning.tamiyo.record import Record
 from esper_lightning.tamiyo.shortlist import Shortlist
 from esper_lightning.tamiyo.timing import Timing
 from esper_lightning.tamiyo.trial import Trial, cohorts, describe, is_last, live, settle
+
+BUDGET = GrowthBudget(max_growth=4.0, max_flops_growth=8.0)
+"""Where none is given: FLOPs are limited, too, because a parameter that is used at many positions
+costs as many times what its number tells."""
 
 
 class Heuristic(Policy):
@@ -28,6 +32,9 @@ class Heuristic(Policy):
     (:class:`~esper_lightning.tamiyo.timing.Timing`), a cohort is planted in the free slots with the
     most pressure, each with the blueprint that promises most for its cost, as large as the slot's
     equal share of the budget admits.
+
+    No cohort is planted that is not worth its trial by what this run's cohorts gained so far
+    (:mod:`~esper_lightning.tamiyo.stopping`).
 
     Args:
         min_epoch: epochs before the first planting.
@@ -42,11 +49,12 @@ class Heuristic(Policy):
         spend: share of the remaining budget that one cohort may take.
         min_growth: least that a cohort must add, relative to the network's parameters. Less is a
             crumb that a noisy objective can neither reward nor refuse.
-        trial: epochs in PROBATIONARY after which a gain below its rent is culled.
-        trial_share: of the epochs that were left at planting, the least that a trial lasts.
+        trial: epochs in PROBATIONARY before which a gain below its rent is not culled.
+        trial_share: of the epochs that were left at planting, after which it is. In between, it is
+            culled when waiting is not worth its rent any more.
         max_regression: relative worsening of the objective since planting that is culled at once.
         max_dropped: share of steps with a non-finite seed gradient that is culled at once.
-        budget: limits of growth.
+        budget: limits of growth; None takes :data:`BUDGET`.
         blueprints: names that are allowed, of any tier, the first ones preferred among equals;
             None allows all of ``tiers``.
         tiers: how far a blueprint that is not named must be trusted.
@@ -112,7 +120,7 @@ class Heuristic(Policy):
             require_zero_at_birth=require_zero_at_birth,
             catalogue=catalogue,
         )
-        self._budget = budget or GrowthBudget()
+        self._budget = budget or BUDGET
         self._max_live = max_live
         self._overlap = overlap
         self._spend = spend
@@ -131,6 +139,23 @@ class Heuristic(Policy):
         """The cohort that it would plant if the time had come."""
         plantings = self._plan(state, num=self._max_live)
         return [each.offer.germinate(each.slot, "may be planted next") for each in plantings]
+
+    def remember(self, state: SystemState, choices: Sequence[Choice]) -> None:
+        """Take in a boundary at which another policy decided.
+
+        Args:
+            state: at the boundary.
+            choices: that were carried out.
+        """
+        self._record.observe(state)
+        for choice in choices:
+            if choice.kind is CommandKind.GERMINATE:
+                self._record.plant(state.slot(choice.slot), choice.blueprint, epoch=state.epoch)
+
+    def judge(self, state: SystemState) -> list[Choice]:
+        """What it would do with the seeds that are alive, and nothing else; none is to wait."""
+        self._record.observe(state)
+        return settle(state.slots) if is_last(state) else self._judge(state)
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers of the run."""
@@ -190,6 +215,12 @@ class Heuristic(Policy):
                 f"{why}; but the budget leaves {added:,} parameters, less than "
                 f"{self._min_growth:.0%} of the network"
             )
+        worth = self._worth(state, plantings)
+        if worth <= 0:
+            tried = len(self._record.tried)
+            return wait(
+                f"{why}; but after {tried} cohorts another is expected to be worth {worth:.1%}"
+            )
         for planting in plantings:
             self._record.plant(planting.slot, planting.offer.blueprint.name, epoch=state.epoch)
         return [
@@ -198,6 +229,25 @@ class Heuristic(Policy):
             )
             for planting in plantings
         ]
+
+    def _worth(self, state: SystemState, plantings: Sequence[Planting]) -> float:
+        """What a cohort is expected to be worth, its trial and its rent paid."""
+        now, left = state.num_parameters, None
+        parameters = sum(planting.offer.price.parameters for planting in plantings)
+        flops = sum(planting.offer.price.flops for planting in plantings)
+        share = 0.0
+        if state.max_epochs is not None:
+            left = state.max_epochs - 1 - state.epoch
+            share = min(1.0, self._trial.length(left) / left)
+        return stopping.worth_planting(
+            self._record.belief(),
+            stopping.size(before=now, after=now + parameters, left=left),
+            owed=stopping.rent(
+                parameters=parameters / max(now, 1),
+                flops=_relative(flops, state.flops),
+            ),
+            share=share,
+        )
 
     def _free(self, state: SystemState) -> list[SeedState]:
         return [
@@ -217,6 +267,12 @@ class Heuristic(Policy):
             shortlist=self._shortlist,
             trust=self._record.trust,
         )
+
+
+def _relative(flops: float, network: float | None) -> float | None:
+    if network is None or not math.isfinite(network) or network <= 0:
+        return None
+    return flops / network
 
 
 def _list(seeds: Sequence[SeedState]) -> str:

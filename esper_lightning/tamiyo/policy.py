@@ -6,7 +6,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from esper_lightning.leyline import CommandKind, InvalidArgument, ParameterValue, SystemState
+from esper_lightning.leyline import CommandKind, InvalidArgument, ParameterValue, Risk, SystemState
 
 Memory = TypeVar("Memory", bound=msgspec.Struct)
 
@@ -23,6 +23,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         log_probability: natural logarithm of the probability with which a random policy makes this
             choice; None where the policy draws nothing.
         refused: why it is not carried out, only recorded; empty for one that is.
+        value: what the policy expects of the run from here on; None where it expects nothing.
+        policy_version: of the policy; None where it has none.
+        share: of what was left of the budget, what a planting is given; None where the policy does
+            not choose it.
+        risk: at this boundary, where somebody has assessed it.
 
     Raises:
         InvalidArgument: slot, blueprint and kind do not belong together, or the reason is missing.
@@ -35,6 +40,10 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, ParameterValue] = {}
     log_probability: float | None = None
     refused: str = ""
+    value: float | None = None
+    policy_version: int | None = None
+    share: float | None = None
+    risk: Risk | None = None
 
     def __post_init__(self) -> None:
         if not self.reason:
@@ -75,7 +84,9 @@ class Policy(ABC):
 
         Returns:
             At most one choice per slot, each of a kind in ``SeedState.legal``; or, to do nothing,
-            exactly one NOOP whose reason says why. Never empty. Beside these, any that are refused.
+            exactly one NOOP whose reason says why. Never empty. Beside these, any that are refused;
+            and, of a policy that draws one choice after the other, a NOOP at the end, which is its
+            choice to do no more.
         """
 
     def candidates(self, state: SystemState) -> list[Choice]:  # noqa: ARG002
@@ -87,6 +98,10 @@ class Policy(ABC):
             Choices of kind GERMINATE; none where a policy cannot tell.
         """
         return []
+
+    def distrust(self) -> str:
+        """Why what comes to it from outside must not be trusted now; empty where it may be."""
+        return ""
 
     def close(self) -> None:  # noqa: B027  # most hold nothing
         """Let go of what it holds outside of this process, if anything; it may decide again."""

@@ -1,10 +1,13 @@
 """What a policy remembers of a run: the objective's curve and how its seeds fared."""
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
 from esper_lightning.leyline import LIVE_STAGES, SeedStage, SeedState, SystemState
+from esper_lightning.tamiyo.stopping import Belief, believe, size
+from esper_lightning.tamiyo.trial import cohorts
 
 
 class Planted(msgspec.Struct, forbid_unknown_fields=True):
@@ -21,6 +24,20 @@ class Planted(msgspec.Struct, forbid_unknown_fields=True):
     num_fossils: int
 
 
+class Tried(msgspec.Struct, forbid_unknown_fields=True):
+    """A cohort that was, or is, on trial.
+
+    Attributes:
+        cohort: epoch of its planting.
+        size: as :func:`~esper_lightning.tamiyo.stopping.size` counts it.
+        gain: the last that was measured, None before.
+    """
+
+    cohort: int
+    size: float
+    gain: float | None = None
+
+
 class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One run as its policy saw it.
 
@@ -29,17 +46,19 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         open: by slot, the seed whose fate is open.
         culls: by slot and blueprint, seeds that were culled, or refused when they were planted.
         last_change: epoch at which this policy last planted or found a seed culled.
+        tried: cohorts, the oldest first.
     """
 
     curve: list[tuple[int, float]]
     open: dict[str, Planted]
     culls: dict[str, dict[str, int]]
     last_change: int | None
+    tried: list[Tried]
 
     @classmethod
     def empty(cls) -> "Record":
         """Before the first boundary."""
-        return cls(curve=[], open={}, culls={}, last_change=None)
+        return cls(curve=[], open={}, culls={}, last_change=None, tried=[])
 
     def observe(self, state: SystemState) -> None:
         """Take in one boundary. The same boundary a second time changes nothing."""
@@ -51,6 +70,8 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             self._close(slot, epoch=state.epoch)
             if slot.stage in LIVE_STAGES and slot.slot not in self.open:
                 self._open(slot, slot.blueprint, epoch=state.epoch)
+        for cohort in cohorts(state.slots):
+            self._try(cohort, state)
 
     def plant(self, slot: SeedState, blueprint: str, *, epoch: int) -> None:
         """A seed is planted at this boundary."""
@@ -70,6 +91,27 @@ class Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         num_fossils = sum(fossil.blueprint == blueprint for fossil in slot.fossils)
         num_culls = self.culls.get(slot.slot, {}).get(blueprint, 0)
         return (1 + num_fossils) * 0.1**num_culls
+
+    def belief(self) -> Belief:
+        """What a doubling of the network gains in this run."""
+        return believe((each.size, each.gain) for each in self.tried if each.gain is not None)
+
+    def _try(self, cohort: Sequence[SeedState], state: SystemState) -> None:
+        """Note how large a live cohort is and what it gains."""
+        planted = cohort[0].cohort
+        if planted is None:
+            return
+        tried = next((each for each in self.tried if each.cohort == planted), None)
+        if tried is None:
+            left = None if state.max_epochs is None else state.max_epochs - 1 - planted
+            added = sum(seed.num_parameters for seed in cohort)
+            before = state.num_parameters - added
+            extent = size(before=before, after=state.num_parameters, left=left)
+            tried = Tried(cohort=planted, size=extent)
+            self.tried.append(tried)
+        gains = [seed.gain for seed in cohort if seed.gain is not None]
+        if gains and math.isfinite(gains[0]):
+            tried.gain = max(-1.0, min(1.0, gains[0]))  # a gain is all of the objective at most
 
     def _open(self, slot: SeedState, blueprint: str, *, epoch: int) -> None:
         self.open[slot.slot] = Planted(

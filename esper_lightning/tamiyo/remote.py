@@ -132,7 +132,8 @@ class Remote(Policy):
         why = f"the answer to epoch {epoch} came after its deadline of {self.deadline_s} s"
         log.warning("%s; it is dropped", why)
         try:
-            return [_choice(each, refused=why) for each in answer.choices]
+            version = answer.policy_version
+            return [_choice(each, version, refused=why) for each in answer.choices]
         except InvalidArgument as error:
             log.warning("nor does it make sense: %s", error)
             return []
@@ -141,6 +142,12 @@ class Remote(Policy):
         if self._line is not None:
             self._line.close()
             self._line = None
+
+    def distrust(self) -> str:
+        """That forged messages come in a row, while they do."""
+        if self._line is None or not self._line.is_conservative:
+            return ""
+        return "forged messages in a row on the bus"
 
     def close(self) -> None:
         """Let go of the bus; the next question takes hold of it again."""
@@ -163,6 +170,11 @@ class _Line:
         self._admission = Admission(self._signer, on_forged=told)
         self._last: bytes | None = None
 
+    @property
+    def is_conservative(self) -> bool:
+        """Whether nothing of what comes is taken."""
+        return self._admission.is_conservative
+
     def ask(self, question: Question) -> str:
         """Send it; its id."""
         envelope = envelope_of(question, source=question.run_id)
@@ -183,7 +195,7 @@ class _Line:
                 received.append(self._admission.admit(_ROLE, fields.get(FIELD), remember=True))
             except Refused as refused:
                 log.debug("%s", refused)
-        return [] if self._admission.is_conservative else received
+        return [] if self.is_conservative else received
 
     def close(self) -> None:
         self._connection.close()
@@ -196,13 +208,13 @@ def _matches(answer: Answer, state: SystemState, attempt: str) -> bool:
 def _choices(answer: Answer) -> list[Choice]:
     """What is to be done. An answer that says nothing, or too much for one slot, is to wait."""
     try:
-        choices = [_choice(each) for each in answer.choices]
+        choices = [_choice(each, answer.policy_version) for each in answer.choices]
     except InvalidArgument as error:
         return wait(f"the controller's answer makes no sense: {error}")
     return choices or wait("the controller answered with no choice")
 
 
-def _choice(proposal: Proposal, *, refused: str = "") -> Choice:
+def _choice(proposal: Proposal, version: int | None, *, refused: str = "") -> Choice:
     return Choice(
         kind=CommandKind(proposal.kind),
         slot=proposal.slot,
@@ -211,4 +223,7 @@ def _choice(proposal: Proposal, *, refused: str = "") -> Choice:
         reason=proposal.reason or "the controller gave no reason",
         log_probability=proposal.log_probability,
         refused=refused,
+        value=proposal.value,
+        policy_version=version,
+        share=proposal.share,
     )

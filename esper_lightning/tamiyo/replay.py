@@ -1,11 +1,11 @@
 """A recorded run's decisions once more."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from esper_lightning.leyline import Decision, Event, InvalidArgument, SystemState
+from esper_lightning.leyline import InvalidArgument, SystemState
 from esper_lightning.nissa.journal import JOURNAL_NAME, read_journal
 from esper_lightning.tamiyo.policy import Choice, Policy, wait
+from esper_lightning.tamiyo.recorded import recorded
 
 
 class Replay(Policy):
@@ -37,35 +37,13 @@ class Replay(Policy):
             raise InvalidArgument(
                 f"there is no journal {path}; name {JOURNAL_NAME} of a run, or the run's folder"
             )
-        self._choices = _choices(read_journal(path))
+        self._choices = {
+            (each.state.epoch, each.state.max_epochs): each.choices
+            for each in recorded(read_journal(path))
+        }
 
     def decide(self, state: SystemState) -> list[Choice]:
         """The choices of that boundary; to wait where none was recorded."""
         recorded = self._choices.get((state.epoch, state.max_epochs))
         return recorded or wait(f"nothing was decided at epoch {state.epoch}")
 
-
-def _choices(events: Iterable[Event]) -> dict[tuple[int, int | None], list[Choice]]:
-    """By the boundary at which they were made; of an epoch that was trained twice, the later ones.
-
-    A run that ends early has a second boundary in its last epoch, which knows that it is the last.
-    """
-    found: dict[tuple[int, int | None], list[Choice]] = {}
-    boundary: tuple[int, int | None] = (-1, None)
-    for event in events:
-        if isinstance(event, SystemState):
-            boundary = (event.epoch, event.max_epochs)
-            found[boundary] = []
-        # Before the state of their epoch stand the decisions of the governor, which decides again.
-        elif isinstance(event, Decision) and event.epoch == boundary[0] and not event.refused:
-            command = event.command
-            choice = Choice(
-                kind=command.kind,
-                slot=command.slot,
-                blueprint=command.blueprint,
-                parameters=command.parameters,
-                reason=command.reason,
-                log_probability=event.log_probability,
-            )
-            found[boundary].append(choice)
-    return found

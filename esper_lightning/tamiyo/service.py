@@ -52,6 +52,7 @@ class Answers:
             attempt=question.attempt,
             epoch=question.epoch,
             policy=policy.name,
+            policy_version=choices[0].policy_version,
             choices=tuple(_proposal(each) for each in choices if not each.refused),
         )
         envelope = envelope_of(answer, source="tamiyo", correlation_id=received.envelope.id)
@@ -78,4 +79,6 @@ def _proposal(choice: Choice) -> Proposal:
         parameters=choice.parameters,
         reason=choice.reason,
         log_probability=choice.log_probability,
+        value=choice.value,
+        share=choice.share,
     )

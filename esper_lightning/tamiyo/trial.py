@@ -15,6 +15,7 @@ from esper_lightning.leyline import (
 )
 from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.tamiyo.policy import Choice
+from esper_lightning.tamiyo.stopping import worth_waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +26,12 @@ class Trial:
     wait; Kasmina's maximum age ends that.
 
     Attributes:
-        epochs: after so many epochs in PROBATIONARY a gain below its rent ends the trial.
-        share: of the epochs that were left when the cohort was planted; the trial lasts at least so
-            long where the run's end is known. What grew pays late, when the rate falls.
+        epochs: so many epochs in PROBATIONARY a trial lasts at least, because what was planted
+            disturbs at first.
+        share: of the epochs that were left when the cohort was planted, where the run's end is
+            known: after so many a gain below its rent ends the trial. What grew pays late, when the
+            rate falls. Before, it ends when waiting is not worth its rent any more
+            (:mod:`~esper_lightning.tamiyo.stopping`).
         max_regression: relative worsening of the objective since planting that ends it at once.
         max_dropped: share of an epoch's steps whose seed gradient may have been dropped because it
             was not finite.
@@ -72,7 +76,8 @@ class Trial:
             state: at the boundary.
         """
         steps_per_epoch = state.steps_per_epoch
-        epochs = self._length(cohort[0].cohort, state.max_epochs)
+        lifetime = _lifetime(cohort[0].cohort, state.max_epochs)
+        epochs = self.length(lifetime)
         on_trial = [
             seed for seed in cohort if seed.stage is SeedStage.PROBATIONARY and not seed.paused
         ]
@@ -93,13 +98,21 @@ class Trial:
                     choices += _fossilize([seed], "passed, and its trial is over")
             elif seed.age >= epochs and _loses(seed):
                 choices += _cull([seed], f"no gain worth its rent in {seed.age} epochs of trial")
+            elif seed.age >= self.epochs and _is_hopeless(seed, epochs - seed.age, lifetime):
+                choices += _cull(
+                    [seed], f"after {seed.age} epochs of trial no more are worth their rent"
+                )
         return choices
 
-    def _length(self, planted: int | None, max_epochs: int | None) -> int:
-        """Epochs in PROBATIONARY before a cohort is judged."""
-        if planted is None or max_epochs is None:
+    def length(self, lifetime: int | None) -> int:
+        """Most epochs in PROBATIONARY of a cohort.
+
+        Args:
+            lifetime: epochs that were left at its planting, None where the run is open-ended.
+        """
+        if lifetime is None:
             return self.epochs
-        return max(self.epochs, math.ceil(self.share * (max_epochs - 1 - planted)))
+        return max(self.epochs, math.ceil(self.share * lifetime))
 
     def _drops_too_many(self, seed: SeedState, steps_per_epoch: int) -> bool:
         dropped = seed.dropped_gradients
@@ -158,6 +171,21 @@ def _loses(seed: SeedState) -> bool:
     if seed.gain is None or seed.rent is None:
         return False
     return math.isnan(seed.rent) or not seed.gain >= seed.rent
+
+
+def _lifetime(planted: int | None, max_epochs: int | None) -> int | None:
+    """Epochs that were left when a cohort was planted."""
+    return None if planted is None or max_epochs is None else max_epochs - 1 - planted
+
+
+def _is_hopeless(seed: SeedState, epochs: int, lifetime: int | None) -> bool:
+    """True when a seed that loses is not worth any of the epochs that its trial may still last."""
+    if seed.gain is None or seed.rent is None or lifetime is None or not _loses(seed):
+        return False
+    if not (math.isfinite(seed.gain) and math.isfinite(seed.rent)):
+        return False
+    shortfall = seed.rent - seed.gain
+    return not worth_waiting(shortfall, owed=seed.rent, epochs=epochs, lifetime=lifetime)
 
 
 def _fossilize(seeds: Iterable[SeedState], why: str) -> list[Choice]:

@@ -87,11 +87,15 @@ class Stock:
 
     Args:
         library: to look in.
+
+    Attributes:
+        ready: names of blueprints that compiled code is at hand for.
     """
 
     def __init__(self, library: Library) -> None:
         self.library = library
         self.tally = Tally()
+        self.ready: set[str] = set()
         self._known: dict[str, Compiled | None] = {}
 
     def prefetch(self, asked: Recipe) -> bool:
@@ -110,6 +114,7 @@ class Stock:
             if of_artifact(artifact).is_compiled:
                 function = load(artifact.read(CODE), artifact.read(LIBRARIES))
                 self._known[name] = Compiled(function, asked, self.tally)
+                self.ready.add(asked.blueprint)
             else:
                 self._known[name] = None
         except (EsperError, msgspec.ValidationError) as error:

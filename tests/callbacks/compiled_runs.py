@@ -91,7 +91,7 @@ def run(
     torch.manual_seed(0)
     made = module()
     grower = kasmina or Kasmina(slots=[SLOT], monitor="val_loss", rules=FREE)
-    listed = [grower, Tamiyo(policy=policy or Ahead({1: [SEED]})), *callbacks]
+    listed = [grower, Tamiyo(risk=False, policy=policy or Ahead({1: [SEED]})), *callbacks]
     trainer = plain_trainer(
         listed + ([] if tezzeret is None else [tezzeret]),
         epochs=epochs,

@@ -69,7 +69,7 @@ def train(
         rules=LifecycleRules(blend=BlendSchedule(num_steps=8)),
         build=build,
     )
-    tamiyo = [] if policy is None else [Tamiyo(policy=policy)]
+    tamiyo = [] if policy is None else [Tamiyo(risk=False, policy=policy)]
     defaults: dict[str, Any] = {"enable_checkpointing": False}
     trainer = Trainer(
         accelerator="cpu",

@@ -157,7 +157,7 @@ def run(
     kasmina = Kasmina(slots=[A, B], incubation=incubation, rules=RULES, build=build)
     policy = Unseeing(LINES[incubation])
     policy.kasmina = kasmina
-    tamiyo = Tamiyo(policy=policy)
+    tamiyo = Tamiyo(risk=False, policy=policy)
     trainer = Trainer(
         max_epochs=EPOCHS[incubation],
         logger=False,

@@ -171,7 +171,12 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[Tamiyo(policy=policy or Script(lines)), kasmina, digests, *callbacks],
+        callbacks=[
+            Tamiyo(risk=False, policy=policy or Script(lines)),
+            kasmina,
+            digests,
+            *callbacks,
+        ],
         **{"max_epochs": EPOCHS, "enable_checkpointing": False, **several, **options},
     )
     events = listen(kasmina)

@@ -69,6 +69,7 @@ def digits_run(
     ckpt_path: str | None = None,
     tolaria: Mapping[str, Any] | None = None,
     reverse: bool = False,
+    grower: Tamiyo | None = None,
     **trainer: Any,
 ) -> tuple[Tolaria, Kasmina, Trainer]:
     seed_everything(seed, verbose=False)
@@ -88,7 +89,7 @@ def digits_run(
         "deterministic": True,
     }
     options.update(trainer)
-    listed = [Tamiyo(policy=policy), kasmina, *callbacks]
+    listed = [grower or Tamiyo(risk=False, policy=policy), kasmina, *callbacks]
     run = Trainer(callbacks=listed[::-1] if reverse else listed, **options)
     run.fit(model, datamodule=data, ckpt_path=ckpt_path)
     return model, kasmina, run

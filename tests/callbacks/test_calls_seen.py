@@ -113,7 +113,7 @@ def test_a_run_has_hooks_in_its_first_step_alone(
     monkeypatch.setenv("ESPER_LEYLINE_SECRET", "the key of these tests")
     hooks = Hooks()
     grower = Kasmina(slots=[SLOT], monitor="val_loss", rules=FREE)
-    listed = [grower, Tamiyo(policy=Ahead({})), Tezzeret(library=tmp_path), hooks]
+    listed = [grower, Tamiyo(risk=False, policy=Ahead({})), Tezzeret(library=tmp_path), hooks]
     options: Any = {"deterministic": False, "num_sanity_val_steps": 2}
     plain_trainer(listed, epochs=2, **options).fit(Plain(), *plain_data())
     assert {phase for phase, _ in hooks.seen} == {"sanity check", "training", "validation"}

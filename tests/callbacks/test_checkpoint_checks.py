@@ -25,7 +25,7 @@ pytestmark = [
 def growing(slots: Sequence[str]) -> list[Callback]:
     lines = {0: [plant("net.0", "parallel_mlp")]}
     kasmina = Kasmina(slots=list(slots), monitor="val_loss", rules=FREE)
-    return [Tamiyo(policy=Script(lines)), kasmina]
+    return [Tamiyo(risk=False, policy=Script(lines)), kasmina]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_paths_are_told_as_they_are_given(tmp_path: Path) -> None:
     def fit(slot: str, **options: Any) -> Any:
         kasmina = Kasmina(slots=[slot], monitor="val/loss", rules=FREE)
         script = Script({0: [plant(slot, "parallel_mlp")]})
-        trainer = plain_trainer([Tamiyo(policy=script), kasmina], epochs=1)
+        trainer = plain_trainer([Tamiyo(risk=False, policy=script), kasmina], epochs=1)
         trainer.fit(made(), *plain_data(), **options)
         return trainer
 

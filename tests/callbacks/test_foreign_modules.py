@@ -37,7 +37,7 @@ LINES = {
 
 def growth(lines: Any = None, **options: Any) -> list[Any]:
     kasmina = Kasmina(slots=["net.0", "net.2"], monitor="val_loss", rules=FREE, **options)
-    return [kasmina, Tamiyo(policy=Script(LINES if lines is None else lines))]
+    return [kasmina, Tamiyo(risk=False, policy=Script(LINES if lines is None else lines))]
 
 
 def fit(module: LightningModule, *, epochs: int = 4, ckpt_path: Any = None, **options: Any) -> Any:
@@ -301,7 +301,9 @@ def test_a_slot_that_is_bypassed_is_refused_after_an_epoch_that_trained_nothing(
 def test_an_encoder_layer_as_a_whole_grows() -> None:
     kasmina = Kasmina(slots=["encoder.layers.0"], monitor="val_loss", rules=FREE)
     script = Script({0: [plant("encoder.layers.0", "parallel_mlp")]})
-    plain_trainer([kasmina, Tamiyo(policy=script)], epochs=2).fit(Encoded(), *plain_data())
+    plain_trainer([kasmina, Tamiyo(risk=False, policy=script)], epochs=2).fit(
+        Encoded(), *plain_data()
+    )
     assert kasmina.bed.slots["encoder.layers.0"].record.stage is SeedStage.PROBATIONARY
 
 
@@ -328,7 +330,7 @@ def test_a_seed_in_isolation_stands_outside_of_every_clipping(options: dict[str,
             slots=["net.0"], monitor="val_loss", rules=patient,
             incubation=Incubation.STRAIGHT_THROUGH,
         )  # fmt: skip
-        callbacks = [kasmina, Tamiyo(policy=policy)]
+        callbacks = [kasmina, Tamiyo(risk=False, policy=policy)]
         torch.manual_seed(0)
         trainer = plain_trainer(callbacks, epochs=3, accumulate_grad_batches=2, **options)
         trainer.fit(module, *plain_data())

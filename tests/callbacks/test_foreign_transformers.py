@@ -90,7 +90,7 @@ def fit(name: str, paths: tuple[str, ...], *, how: str, **options: Any) -> tuple
     )
     module = Tuned(name)
     data = DataLoader(rows(), batch_size=16)
-    callbacks = [kasmina, Tamiyo(policy=Script(lines)), *options.pop("callbacks", ())]
+    callbacks = [kasmina, Tamiyo(risk=False, policy=Script(lines)), *options.pop("callbacks", ())]
     ckpt_path = options.pop("ckpt_path", None)
     trainer = Trainer(
         accelerator="cpu", max_epochs=5, logger=False, callbacks=callbacks,

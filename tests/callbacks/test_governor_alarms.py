@@ -83,7 +83,7 @@ def test_an_objective_that_is_not_finite_without_growth_is_a_warning_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     kasmina = Kasmina(slots=["net.0"], monitor="val_loss")
-    callbacks = [kasmina, Tamiyo(policy=Script({})), Governor()]
+    callbacks = [kasmina, Tamiyo(risk=False, policy=Script({})), Governor()]
     plain_trainer(callbacks, epochs=5).fit(Unmeasured([1, 2, 3]), *plain_data())
     events = listen(kasmina)
     assert not [event for event in events if isinstance(event, Intervention)]
@@ -102,7 +102,7 @@ def test_no_gate_passes_on_an_objective_that_is_not_finite(judge_gain: bool) -> 
         gates = replace(FREE.gates, judge_gain=judge_gain)
         rules = replace(FREE, gates=gates)
         kasmina = Kasmina(slots=["net.0"], monitor="val_loss", rules=rules)
-        plain_trainer([kasmina, Tamiyo(policy=policy)], epochs=7).fit(
+        plain_trainer([kasmina, Tamiyo(risk=False, policy=policy)], epochs=7).fit(
             Unmeasured(epochs), *plain_data()
         )
         return policy.states[-1].slots[0].gate
@@ -138,7 +138,7 @@ def test_a_suspect_is_culled_and_one_that_ramps_out_removed(
         lines[culled_at] = [tell(CommandKind.CULL, "net.0")]
     rules = LifecycleRules(blend=BlendSchedule(num_steps=num_steps))
     kasmina = Kasmina(slots=["net.0"], monitor="val_loss", rules=rules)
-    callbacks = [kasmina, Tamiyo(policy=Script(lines)), Governor()]
+    callbacks = [kasmina, Tamiyo(risk=False, policy=Script(lines)), Governor()]
     plain_trainer(callbacks, epochs=6).fit(Steep(), *plain_data())
     events = listen(kasmina)
     (stepped_in,) = [event for event in events if isinstance(event, Intervention)]

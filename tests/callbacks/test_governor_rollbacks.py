@@ -65,7 +65,7 @@ def test_what_a_module_leaves_out_of_its_state_dict_is_restored(
     seed_everything(0, verbose=False)
     module, kasmina = kind(), Kasmina(slots=["net.0"], monitor="val_loss")
     policy = Script({0: [plant("net.0", "parallel_mlp")]})
-    callbacks = [kasmina, Tamiyo(policy=policy), Governor(), Poison(poisoned)]
+    callbacks = [kasmina, Tamiyo(risk=False, policy=policy), Governor(), Poison(poisoned)]
     plain_trainer(callbacks, epochs=4).fit(module, *plain_data())
     stepped_in = [e for e in listen(kasmina) if isinstance(e, Intervention)]
     assert [(event.epoch, event.restored) for event in stepped_in] == [(2, 1)]
@@ -158,7 +158,7 @@ def test_schedulers_of_others_go_on_over_a_rollback(kind: str) -> None:
     rates = Rates()
     lines = {1: [plant("net.0", "parallel_mlp")], 4: [back(boundaries=2)]}
     kasmina = Kasmina(slots=["net.0"], monitor="val_loss")
-    callbacks = [kasmina, Tamiyo(policy=Script(lines)), Governor(), rates]
+    callbacks = [kasmina, Tamiyo(risk=False, policy=Script(lines)), Governor(), rates]
     plain_trainer(callbacks, epochs=7).fit(Scheduled(), *plain_data())
     assert len({len(step) for step in rates.by_step}) == 2
     assert all(len(set(step.values())) == 1 for step in rates.by_step), "all as the host's"

@@ -238,7 +238,7 @@ def test_two_callbacks_make_somebody_elses_module_grow() -> None:
         0: [plant("net.0", "parallel_mlp"), plant("net.2", "gated_mlp")],
         3: [tell(CommandKind.FOSSILIZE, "net.0"), tell(CommandKind.CULL, "net.2")],
     }
-    trainer = plain_trainer([kasmina, Tamiyo(policy=Script(lines))])
+    trainer = plain_trainer([kasmina, Tamiyo(risk=False, policy=Script(lines))])
     before = sum(p.numel() for p in module.parameters())
     trainer.fit(module, *plain_data())
     assert sum(p.numel() for p in module.parameters()) > before
@@ -286,7 +286,9 @@ def test_somebody_elses_scheduler_goes_on(scheduler: str) -> None:
     torch.manual_seed(0)
     module = Scheduled()
     kasmina = Kasmina(slots=["net.0"], monitor="val_loss", rules=FREE)
-    trainer = plain_trainer([kasmina, Tamiyo(policy=Script({0: [plant("net.0", "parallel_mlp")]}))])
+    trainer = plain_trainer(
+        [kasmina, Tamiyo(risk=False, policy=Script({0: [plant("net.0", "parallel_mlp")]}))]
+    )
     trainer.fit(module, *plain_data())
     rates = {group["lr"] for group in trainer.optimizers[0].param_groups}
     assert len(rates) == 1, "seeds follow the schedule of group 0"

@@ -320,7 +320,9 @@ def test_a_batch_size_is_found_before_the_network_grows(
     lines = {1: [plant("net.0", "parallel_mlp")]}
     module = Sized()
     trainer = plain_trainer(
-        [finder, Tamiyo(policy=Script(lines)), kasmina], epochs=5, default_root_dir=tmp_path
+        [finder, Tamiyo(risk=False, policy=Script(lines)), kasmina],
+        epochs=5,
+        default_root_dir=tmp_path,
     )
     trainer.fit(module)
     assert module.batch_size in (4, 8), "2, doubled once, or twice before Lightning 2.6"

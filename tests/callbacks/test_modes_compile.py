@@ -94,7 +94,7 @@ def grow(backend: str, incubation: Incubation) -> tuple[Kasmina, ByEpoch, Blocks
         slots=["net.0", "net.2"], monitor="val_loss", rules=RULES, incubation=incubation
     )
     seen = ByEpoch(counters)
-    trainer = plain_trainer([Tamiyo(policy=Script(LINES)), kasmina, seen], epochs=13)
+    trainer = plain_trainer([Tamiyo(risk=False, policy=Script(LINES)), kasmina, seen], epochs=13)
     trainer.fit(module, *plain_data())
     return kasmina, seen, module
 
@@ -133,7 +133,9 @@ def test_compiled_blocks_train_the_same_network() -> None:
         rules=RULES,
         incubation=Incubation.STRAIGHT_THROUGH,
     )
-    plain_trainer([Tamiyo(policy=Script(LINES)), kasmina], epochs=13).fit(eager, *plain_data())
+    plain_trainer([Tamiyo(risk=False, policy=Script(LINES)), kasmina], epochs=13).fit(
+        eager, *plain_data()
+    )
     ours, theirs = compiled.state_dict(), eager.state_dict()
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():

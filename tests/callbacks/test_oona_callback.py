@@ -49,7 +49,7 @@ def grow(
     made = module()
     policy = Script({1: [plant("net.2", "parallel_mlp", expansion=1.0)]})
     kasmina = Kasmina(slots=["net.2"], monitor="val_loss", rules=FREE)
-    callbacks = [kasmina, Tamiyo(policy=policy), Journal(dirpath=str(folder)), *more]
+    callbacks = [kasmina, Tamiyo(risk=False, policy=policy), Journal(dirpath=str(folder)), *more]
     trainer = plain_trainer([*callbacks, *([] if oona is None else [oona])], epochs=4)
     trainer.fit(made, *plain_data())
     return weights(made)
@@ -194,7 +194,9 @@ def test_a_fit_that_fails_before_it_begins_leaves_nothing(tmp_path: Path) -> Non
     oona = Oona(url="embedded://", folder=str(tmp_path))
     torch.manual_seed(0)
     kasmina = Kasmina(slots=["net.2"], monitor="val_loss", rules=FREE)
-    trainer = plain_trainer([oona, kasmina, Tamiyo(policy=Script({})), Broken()], epochs=1)
+    trainer = plain_trainer(
+        [oona, kasmina, Tamiyo(risk=False, policy=Script({})), Broken()], epochs=1
+    )
     with pytest.raises(RuntimeError, match="something broke"):
         trainer.fit(Plain(), *plain_data())
     assert threads() == []
@@ -210,7 +212,9 @@ def test_a_second_fit_of_the_same_growth_publishes_what_is_new(tmp_path: Path) -
     for number in (1, 2):
         folder = tmp_path / str(number)
         oona = Oona(url="embedded://", folder=str(folder))
-        trainer = plain_trainer([kasmina, Tamiyo(policy=Script({})), oona], epochs=2 * number)
+        trainer = plain_trainer(
+            [kasmina, Tamiyo(risk=False, policy=Script({})), oona], epochs=2 * number
+        )
         trainer.fit(module, *plain_data())
         kinds = [type(each) for each in messages("embedded://", folder)[Role.NORMAL]]
         assert kinds[0] is RunStarted

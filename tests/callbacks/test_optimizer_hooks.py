@@ -57,7 +57,7 @@ class Skipping(Plain):
 def test_others_see_all_groups_also_where_a_step_is_left_out(before: bool) -> None:
     onlooker = Onlooker()
     grower = kasmina()
-    script = Tamiyo(policy=Script({0: [plant("net.2", "parallel_mlp")]}))
+    script = Tamiyo(risk=False, policy=Script({0: [plant("net.2", "parallel_mlp")]}))
     order = [onlooker, grower, script] if before else [grower, script, onlooker]
     trainer = plain_trainer(order, epochs=3)
     trainer.fit(Skipping(), *plain_data())

@@ -28,7 +28,7 @@ class Scheduled(Plain):
 
 def fit(scheduler: Callable[[torch.optim.Optimizer], Any]) -> Trainer:
     kasmina = Kasmina(slots=["net.0", "net.2"], monitor="val_loss", rules=FREE)
-    tamiyo = Tamiyo(policy=Script({0: [plant("net.0", "parallel_mlp")]}))
+    tamiyo = Tamiyo(risk=False, policy=Script({0: [plant("net.0", "parallel_mlp")]}))
     trainer = plain_trainer([kasmina, tamiyo], epochs=2)
     trainer.fit(Scheduled(scheduler), *plain_data())
     return trainer

@@ -37,7 +37,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plain, Path]:
     trainer = plain_trainer(
         [
             Kasmina(slots=["net.0", "net.2"], monitor="val_loss", rules=FREE),
-            Tamiyo(policy=Script(LINES)),
+            Tamiyo(risk=False, policy=Script(LINES)),
         ],
         epochs=5,
     )
@@ -134,7 +134,9 @@ def test_what_grew_by_a_function_of_ones_own_loads_with_it(tmp_path: Path) -> No
         return Tolaria(host=Plain().net, num_classes=10, **options)
 
     kasmina = Kasmina(slots=["0"], rules=FREE, build=build)
-    trainer = plain_trainer([kasmina, Tamiyo(policy=Script({0: [plant("0", "mine")]}))], epochs=2)
+    trainer = plain_trainer(
+        [kasmina, Tamiyo(risk=False, policy=Script({0: [plant("0", "mine")]}))], epochs=2
+    )
     module = made()
     trainer.fit(module, *plain_data())
     trainer.save_checkpoint(tmp_path / "mine.ckpt")

@@ -72,7 +72,7 @@ def foreign_run(
         enable_model_summary=False,
         callbacks=[
             Kasmina(slots=["net.0"], monitor="val_loss", rules=FREE),
-            Tamiyo(policy=Script({1: [plant("net.0", "parallel_mlp")]})),
+            Tamiyo(risk=False, policy=Script({1: [plant("net.0", "parallel_mlp")]})),
             *([every] if save_in is not None else []),
         ],
     )

@@ -46,7 +46,7 @@ def plain_run(
     callbacks: list[Any] = []
     if kasmina is not None:
         script = Script({0: [plant("net.2", "parallel_mlp", expansion=1.0)]})
-        callbacks = [kasmina, Tamiyo(policy=script)]
+        callbacks = [kasmina, Tamiyo(risk=False, policy=script)]
     plain_trainer(callbacks, epochs=epochs, **options).fit(module, *plain_data())
     return module
 
@@ -202,7 +202,9 @@ def test_a_seed_that_meddles_is_quarantined(
     events = listen(grower)
     script = Script({0: [plant("net.2", "parallel_mlp")]})
     with caplog.at_level("WARNING"):
-        plain_trainer([grower, Tamiyo(policy=script)], epochs=6).fit(module, *plain_data())
+        plain_trainer([grower, Tamiyo(risk=False, policy=script)], epochs=6).fit(
+            module, *plain_data()
+        )
     assert "isolation violation 3 of 3" in caplog.text
     assert moves(events, "net.2")[1:4] == ["GERMINATED", "TRAINING", "CULLED"]
     culled = grower.bed.slots["net.2"].record.culls[0]

@@ -67,7 +67,7 @@ def fit(folder: Path, incubation: Incubation, *callbacks: Callback, resume: Path
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[Tamiyo(policy=Script(lines)), kasmina, *callbacks],
+        callbacks=[Tamiyo(risk=False, policy=Script(lines)), kasmina, *callbacks],
     )
     model = Tolaria(host=host, num_classes=data.num_classes)
     trainer.fit(model, datamodule=data, ckpt_path=resume)

@@ -15,7 +15,7 @@ def growth(lines: Any, incubation: Incubation = Incubation.DIRECT) -> tuple[Kasm
     kasmina = Kasmina(
         slots=["net.0", "net.2"], monitor="val_loss", rules=FREE, incubation=incubation
     )
-    return kasmina, Tamiyo(policy=Script(lines))
+    return kasmina, Tamiyo(risk=False, policy=Script(lines))
 
 
 class Deaf(Plain):

@@ -185,7 +185,7 @@ def test_a_live_seed_of_another_run_is_refused() -> None:
     module = Plain()
     first = [
         Kasmina(slots=["net.0"], monitor="val_loss", rules=FREE),
-        Tamiyo(policy=Script({0: [plant("net.0", "parallel_mlp")]})),
+        Tamiyo(risk=False, policy=Script({0: [plant("net.0", "parallel_mlp")]})),
     ]
     plain_trainer(first, epochs=2).fit(module, *plain_data())
     with pytest.raises(InvalidArgument, match="hold live seeds of an earlier run"):

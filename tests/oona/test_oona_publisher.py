@@ -105,13 +105,24 @@ def test_ids_are_unique_among_publishers(bus: Bus) -> None:
     assert consumer.counts["handled"] == 100
 
 
+def test_a_report_that_is_made_again_counts_once(bus: Bus) -> None:
+    """As a run does that is resumed from a checkpoint, with another publisher."""
+    first, again = bus.publisher(), bus.publisher()
+    assert first.publish(report(7)) == again.publish(report(7)) != again.publish(report(8))
+    assert first.flush(10)
+    assert again.flush(10)
+    consumer = bus.consumer()
+    drain(consumer)
+    assert (consumer.counts["handled"], consumer.counts["seen"]) == (2, 1)
+
+
 def test_ids_are_unique_among_threads(bus: Bus) -> None:
     publisher, ids = bus.publisher(), []
 
-    def publish() -> None:
-        ids.extend([publisher.publish(report(n)) for n in range(500)])
+    def publish(first: int) -> None:
+        ids.extend([publisher.publish(report(first + n)) for n in range(500)])
 
-    threads = [threading.Thread(target=publish) for _ in range(4)]
+    threads = [threading.Thread(target=publish, args=(500 * n,)) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

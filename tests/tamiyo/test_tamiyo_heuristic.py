@@ -1,7 +1,10 @@
+import inspect
 import math
+from pathlib import Path
 
 import pytest
 from growing_run import CATALOGUE, NARROW, GrowingRun, g4, slot, state
+from omegaconf import OmegaConf
 
 from esper_lightning.leyline import (
     CommandKind,
@@ -13,10 +16,14 @@ from esper_lightning.leyline import (
     SlotShape,
 )
 from esper_lightning.tamiyo import GrowthBudget, Heuristic
+from esper_lightning.tamiyo.heuristic import BUDGET
+
+CONF = Path(__file__).parents[2] / "conf/tamiyo/heuristic.yaml"
 
 
 def policy(**options) -> Heuristic:
-    return Heuristic(**({"catalogue": CATALOGUE} | options))
+    """Of a run whose FLOPs are not counted."""
+    return Heuristic(**({"catalogue": CATALOGUE, "budget": GrowthBudget()} | options))
 
 
 def flat(deciding: Heuristic, *slots, last: int, **values):
@@ -184,9 +191,27 @@ def test_the_real_catalogue_on_a_narrow_convolution():
     shape = SlotShape(
         FeatureMap(FeatureKind.SPATIAL, (8, 8, 8)), FeatureMap(FeatureKind.SPATIAL, (8, 4, 4))
     )
-    choices = flat(Heuristic(), slot("a", shape=shape), slot("b", shape=NARROW), last=2)
+    both = slot("a", shape=shape), slot("b", shape=NARROW)
+    choices = flat(Heuristic(), *both, last=2, host_flops=1e6, flops=1e6)
     assert {choice.slot for choice in choices} == {"a", "b"}
     assert all(choice.blueprint.startswith("parallel_") for choice in choices)
+
+
+def test_the_defaults_of_the_class_are_those_of_the_configuration():
+    options = OmegaConf.to_container(OmegaConf.load(CONF))["policy"]
+    budget = {key: value for key, value in options.pop("budget").items() if key[0] != "_"}
+    assert GrowthBudget(**budget) == BUDGET
+    defaults = inspect.signature(Heuristic).parameters
+    del options["_target_"]
+    assert {key: defaults[key].default for key in options} == options
+
+
+def test_without_a_budget_the_flops_are_limited_too():
+    counted = {"host_flops": 100.0, "flops": 100.0, "host_parameters": 200, "num_parameters": 200}
+    few = flat(Heuristic(catalogue=CATALOGUE), slot(), last=2, **counted)
+    assert few[0].parameters == {"expansion": 1.0}  # 768 training FLOPs of 800
+    uncounted = flat(Heuristic(catalogue=CATALOGUE), slot(), last=2)
+    assert "FLOPs were not counted" in uncounted[0].reason
 
 
 @pytest.mark.parametrize(

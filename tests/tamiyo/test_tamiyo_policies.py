@@ -20,13 +20,21 @@ from esper_lightning.leyline import (
     SystemState,
     legal_commands,
 )
-from esper_lightning.tamiyo import Choice, GrowthBudget, Heuristic, Never, Periodic, RandomPolicy
+from esper_lightning.tamiyo import (
+    Choice,
+    FRAGrow,
+    GrowthBudget,
+    Heuristic,
+    Never,
+    Periodic,
+    RandomPolicy,
+)
 
 ROUND_ROBIN = {"slots": "round_robin", "blueprints": ["around", "behind"]}
 
 
 def policies(budget: GrowthBudget | None = None):
-    shared = {"catalogue": CATALOGUE, "budget": budget}
+    shared = {"catalogue": CATALOGUE, "budget": budget or GrowthBudget()}
     return {
         "never": Never(),
         "random": RandomPolicy(seed=1, action_rate=0.5, **shared),
@@ -37,6 +45,7 @@ def policies(budget: GrowthBudget | None = None):
         ),
         "periodic": Periodic(period=1, start=1, blueprints=["around"], **shared),
         "round robin": Periodic(period=2, start=2, **ROUND_ROBIN, **shared),
+        "fragrow": FRAGrow(**shared),
         "heuristic": Heuristic(**shared),
         "overlapping": Heuristic(
             overlap=True, patience=0, max_live=2, spend=0.5, min_epoch=1, **shared

@@ -24,6 +24,8 @@ from esper_lightning.leyline import (
     Measurement,
     Objective,
     Outcome,
+    PolicyChanged,
+    PolicyStep,
     PolicyUpdate,
     Proposal,
     Question,
@@ -155,6 +157,16 @@ EXAMPLES: dict[str, Callable[[], msgspec.Struct]] = {
         run_id=RUN, epoch=7, policy="heuristic", command=_command(), mask=_LEGAL
     ),
     "state": state,
+    "policy_changed": lambda: PolicyChanged(
+        run_id=RUN,
+        epoch=12,
+        policy="learned",
+        step=PolicyStep.INSTALLED,
+        before=3,
+        after=4,
+        offered=4,
+        reason="it decided well on 32 recorded boundaries",
+    ),
     "intervention": lambda: Intervention(
         run_id=RUN,
         epoch=7,
