@@ -55,9 +55,9 @@ NOISE = 0.2
 """Standard deviation of a gain as gate G4 tells it at the end of a trial around what it is."""
 
 DRIFT = 0.05
-"""By how much an estimated gain rises in one epoch, after the first three."""
+"""By how much a gain that does not pay its rent rises in one epoch, after the first three."""
 
-STEP = 0.2
+STEP = 0.25
 """Standard deviation of that."""
 
 HARM = 0.15

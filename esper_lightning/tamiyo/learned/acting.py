@@ -25,7 +25,7 @@ from esper_lightning.tamiyo.learned.actions import (
 )
 from esper_lightning.tamiyo.learned.encoder import BLOCKED, TABLES, token_relations
 from esper_lightning.tamiyo.learned.network import PolicyNetwork
-from esper_lightning.tamiyo.learned.standard import Standard
+from esper_lightning.tamiyo.learned.standard import FAR, Standard
 from esper_lightning.tamiyo.observation import KINDS, SHARES, Observation
 
 Array = npt.NDArray[np.float32]
@@ -56,6 +56,7 @@ class _Linear:
     """``x W^T + b``."""
 
     def __init__(self, *layers: nn.Linear) -> None:
+        self._standard: tuple[Array, Array] | None = None
         self.weight = np.concatenate([_array(layer.weight) for layer in layers]).T.copy()
         self.bias = np.concatenate(
             [
@@ -67,13 +68,20 @@ class _Linear:
         )
 
     def behind(self, standard: Standard) -> "_Linear":
-        """With the standardisation before it: ``(x - mean) / scale`` where ``x`` is there."""
-        values, there = np.split(self.weight, 2)
-        values = values / _array(standard.scale)[:, None]
-        self.weight = np.concatenate([values, there - _array(standard.mean)[:, None] * values])
+        """With the standardisation before it.
+
+        It is not folded into the weights: where a scale is small beside its mean, what is left of
+        float32 after that would not do.
+        """
+        self._standard = _array(standard.mean), _array(standard.scale)
         return self
 
     def __call__(self, x: Array) -> Array:
+        if self._standard is not None:
+            mean, scale = self._standard
+            values, there = np.split(x, 2, axis=-1)
+            values = np.clip((values - mean) / scale, -FAR, FAR) * there
+            x = np.concatenate([values, there], axis=-1)
         out: Array = x @ self.weight + self.bias
         return out
 

@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+FAR = 8.0
+"""Standard deviations from the mean beyond which values are not told apart: training saw next to
+none, and a feature that hardly varied there may be anything on another host."""
+
 
 class Standard(nn.Module):
     """Standardises the values that are there; what is missing stays 0, which is the mean.
@@ -24,7 +28,8 @@ class Standard(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., 2 F)`` to the same."""
         values, there = x.chunk(2, dim=-1)
-        return torch.cat([(values - self.mean) / self.scale * there, there], dim=-1)
+        values = ((values - self.mean) / self.scale).clamp(-FAR, FAR)
+        return torch.cat([values * there, there], dim=-1)
 
     @torch.no_grad()
     def fit(self, rows: Tensor) -> None:

@@ -61,6 +61,7 @@ class Observer:
         self._kinds = [kind if kind in asked else None for kind in KINDS]
         self._window = window
         self._prices = PriceList(shortlist)
+        self._pairs = pairs.Pairs()
         self._history = History.empty()
         self._host: tuple[object, Topology, Rows, Rows] | None = None
         self._candidates: tuple[tuple[Blueprint, ...], Rows] | None = None
@@ -87,7 +88,7 @@ class Observer:
             slots=torch.from_numpy(np.concatenate([self._slots(state, fits), own], axis=1)),
             blueprints=torch.from_numpy(self._blueprints(prices)),
             pairs=torch.from_numpy(
-                pairs.features(state.slots, state, prices, room=room, record=self._history.record)
+                self._pairs.of(state.slots, state, prices, room=room, record=self._history.record)
             ),
             relations=torch.from_numpy(graph.relations),
             legal=torch.from_numpy(self._legal(state)),

@@ -1,5 +1,6 @@
 """What is observed of a blueprint in a slot: size, cost and trust."""
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -44,18 +45,38 @@ def limits(room: Room) -> Array:
     return np.array([-1.0, -1.0] if room.missing else [room.parameters, room.flops])
 
 
-def features(
-    slots: Sequence[SeedState],
-    state: SystemState,
-    prices: Prices,
-    *,
-    room: Room,
-    record: Record,
+class Pairs:
+    """The features of every pair; all but trust stay until what they are made from changes."""
+
+    def __init__(self) -> None:
+        self._prices: Prices | None = None
+        self._key: tuple[object, ...] = ()
+        self._last = np.zeros((0, 0, 2 * len(NAMES)), dtype=np.float32)
+
+    def of(
+        self,
+        slots: Sequence[SeedState],
+        state: SystemState,
+        prices: Prices,
+        *,
+        room: Room,
+        record: Record,
+    ) -> npt.NDArray[np.float32]:
+        """``(S, B, 2 F)``: values, 0 for what is missing, and whether each is there."""
+        base = tuple(max(1.0, float(slot.base_parameters)) for slot in slots)
+        key = (base, room, state.host_parameters, state.host_flops)
+        if self._prices is not prices or self._key != key:
+            self._prices, self._key = prices, key
+            self._last = _untried(np.array(base), state, prices, room=room)
+        return _trusted(self._last.copy(), slots, prices, record)
+
+
+def _untried(
+    base: Array, state: SystemState, prices: Prices, *, room: Room
 ) -> npt.NDArray[np.float32]:
-    """``(S, B, 2 F)``: values, 0 for what is missing, and whether each is there."""
+    """The features where nothing was tried: trust is 1."""
     rows, columns = prices.fits.nonzero()
-    found = prices.prices[rows, columns]
-    base = np.array([max(1.0, float(slot.base_parameters)) for slot in slots])[rows]
+    found, modules = prices.prices[rows, columns], base[rows]
     limit = limits(room)
     parts = np.where(np.isinf(limit), np.inf, np.floor(np.outer(SHARES, np.minimum(limit, _MOST))))
     with np.errstate(all="ignore"):
@@ -64,10 +85,10 @@ def features(
         values = np.column_stack(
             [
                 np.log(limit[0] / found[:, _SMALLEST, 0]),
-                np.log(found[:, _DEFAULT, 0] / base),
+                np.log(found[:, _DEFAULT, 0] / modules),
                 np.log(prices.worth[rows, columns]),
-                _trust(slots, prices, record)[rows, columns],
-                np.log(np.log2(1 + bought[..., 0] / base[:, None])),
+                np.zeros(len(rows)),
+                np.log(np.log2(1 + bought[..., 0] / modules[:, None])),
                 np.log1p((bought / scale).sum(axis=-1)),
             ]
         )
@@ -111,14 +132,18 @@ def _whole(state: SystemState) -> Array:
     return np.array([float(state.host_parameters), flops if known else np.inf])
 
 
-def _trust(slots: Sequence[SeedState], prices: Prices, record: Record) -> Array:
-    """``(S, B)``: log of what the record says; 0 for what was never tried."""
-    found = np.zeros(prices.fits.shape)
+def _trusted(
+    out: npt.NDArray[np.float32], slots: Sequence[SeedState], prices: Prices, record: Record
+) -> npt.NDArray[np.float32]:
+    """With the log of what the record says of what was tried, in place."""
+    place = NAMES.index("trust")
     column = {each.name: number for number, each in enumerate(prices.blueprints)}
     for number, slot in enumerate(slots):
-        tried = {fossil.blueprint for fossil in slot.fossils} | record.culls.get(
-            slot.slot, {}
-        ).keys()
+        culled = record.culls.get(slot.slot, {}).keys()
+        tried = {fossil.blueprint for fossil in slot.fossils} | culled
         for name in tried & column.keys():
-            found[number, column[name]] = np.log(record.trust(slot, name))
-    return found
+            if prices.fits[number, column[name]]:
+                trust = record.trust(slot, name)
+                out[number, column[name], place] = math.log(trust) if trust > 0 else 0.0
+                out[number, column[name], len(NAMES) + place] = trust > 0
+    return out
