@@ -23,7 +23,8 @@ from esper_lightning.tamiyo.learned.actions import (
     part_of,
     room_of,
 )
-from esper_lightning.tamiyo.learned.encoder import BLOCKED, TABLES, token_relations
+from esper_lightning.tamiyo.learned.attending import Attending
+from esper_lightning.tamiyo.learned.encoder import BLOCKED, TABLES
 from esper_lightning.tamiyo.learned.network import PolicyNetwork
 from esper_lightning.tamiyo.learned.standard import FAR, Standard
 from esper_lightning.tamiyo.observation import KINDS, SHARES, Observation
@@ -121,7 +122,7 @@ class Actor:
 
     def __init__(self, network: PolicyNetwork) -> None:
         decoder = network.decoder
-        self._encoder = network.encoder
+        self._attending = Attending(network.encoder)
         self._embed = {
             name: _Linear(_linear(network.encoder.embed[name])).behind(
                 _standard(network.encoder.standard[name])
@@ -173,9 +174,8 @@ class Actor:
         embedded = np.concatenate([self._embed[name](part) for name, part in rows.items()])
         num_slots, num_blueprints = observation.fits.shape
         with torch.inference_mode():
-            relations = token_relations(observation.relations[None], num_blueprints)
-            x = torch.from_numpy(embedded)[None]
-            tokens = _array(self._encoder.attend(x, relations, torch.zeros(())))[0]
+            x = torch.from_numpy(embedded)
+            tokens = _array(self._attending(x, observation.relations, num_blueprints))
         context = tokens[0]
         behind = len(tokens) - num_blueprints
         slots, blueprints = tokens[behind - num_slots : behind], tokens[behind:]

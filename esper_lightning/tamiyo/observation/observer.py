@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from esper_lightning.karn import Blueprint
 from esper_lightning.leyline import CommandKind, InvalidArgument, LayerState, SystemState
@@ -17,7 +18,7 @@ from esper_lightning.tamiyo.observation.history import History
 from esper_lightning.tamiyo.observation.observation import KINDS, Observation
 from esper_lightning.tamiyo.observation.prices import SIZES, PriceList, Prices
 from esper_lightning.tamiyo.observation.scales import Features, rows
-from esper_lightning.tamiyo.observation.topology import Topology, topology
+from esper_lightning.tamiyo.observation.topology import topology
 from esper_lightning.tamiyo.plateau import MIN_POINTS
 from esper_lightning.tamiyo.policy import Choice, restore
 from esper_lightning.tamiyo.shortlist import Shortlist
@@ -63,7 +64,7 @@ class Observer:
         self._prices = PriceList(shortlist)
         self._pairs = pairs.Pairs()
         self._history = History.empty()
-        self._host: tuple[object, Topology, Rows, Rows] | None = None
+        self._host: tuple[object, Tensor, Rows, Rows] | None = None
         self._candidates: tuple[tuple[Blueprint, ...], Rows] | None = None
 
     def observe(self, state: SystemState) -> Observation:
@@ -80,7 +81,7 @@ class Observer:
         room = self._budget.room(state)
         prices = self._prices.of(state.slots)
         fits = pairs.quarantine(state.slots, prices)
-        graph, others, own = self._layers(state)
+        relations, others, own = self._layers(state)
         whole = run.features(state, self._history, room, window=self._window)
         return Observation(
             run=torch.from_numpy(rows([whole], run.NAMES)[0]),
@@ -90,7 +91,7 @@ class Observer:
             pairs=torch.from_numpy(
                 self._pairs.of(state.slots, state, prices, room=room, record=self._history.record)
             ),
-            relations=torch.from_numpy(graph.relations),
+            relations=relations,
             legal=torch.from_numpy(self._legal(state)),
             fits=torch.from_numpy(fits),
             prices=torch.from_numpy(prices.prices[..., SIZES.index("smallest"), :]),
@@ -138,8 +139,8 @@ class Observer:
         ]
         return rows(told, slots.NAMES)
 
-    def _layers(self, state: SystemState) -> tuple[Topology, Rows, Rows]:
-        """The graph, and the features of the other layers and of the slots as layers."""
+    def _layers(self, state: SystemState) -> tuple[Tensor, Rows, Rows]:
+        """The relations, and the features of the other layers and of the slots as layers."""
         key = (state.layers, state.host_parameters, tuple(slot.slot for slot in state.slots))
         if self._host is None or self._host[0] != key:
             graph = topology(state.layers, key[2])
@@ -147,7 +148,7 @@ class Observer:
                 rows([self._layer(state, place) for place in places], layers.NAMES)
                 for places in (graph.places, graph.slots)
             )
-            self._host = key, graph, others, own
+            self._host = key, torch.from_numpy(graph.relations), others, own
         return self._host[1:]
 
     @staticmethod
