@@ -167,6 +167,16 @@ def test_lora_trains_adapters_alone():
         for name, each in adapted.named_parameters()
         if "lora_B" in name and "encoder" in name
     )
+    with torch.no_grad():
+        for name, each in adapted.named_parameters():
+            if "lora_" in name:
+                each.add_(0.1)
+    with pytest.raises(InvalidArgument, match="merge its adapters first"):
+        Actor(inner)
+    before = inner.evaluate([found], [[Action(0)]]).values.item()
+    merged = adapted.merge_and_unload()
+    assert Actor(merged).choose(found, drawing(0)).value == pytest.approx(before, abs=1e-4)
+    assert before != pytest.approx(Actor(network()).choose(found, drawing(0)).value, abs=1e-3)
 
 
 def test_its_own_choices_are_its_actions():

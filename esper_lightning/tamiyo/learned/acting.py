@@ -23,7 +23,7 @@ from esper_lightning.tamiyo.learned.actions import (
     part_of,
     room_of,
 )
-from esper_lightning.tamiyo.learned.attending import Attending
+from esper_lightning.tamiyo.learned.attending import Attending, plain
 from esper_lightning.tamiyo.learned.encoder import BLOCKED, TABLES
 from esper_lightning.tamiyo.learned.network import PolicyNetwork
 from esper_lightning.tamiyo.learned.standard import FAR, Standard
@@ -56,7 +56,8 @@ class Answered:
 class _Linear:
     """``x W^T + b``."""
 
-    def __init__(self, *layers: nn.Linear) -> None:
+    def __init__(self, *modules: nn.Module) -> None:
+        layers = [plain(module) for module in modules]
         self._standard: tuple[Array, Array] | None = None
         self.weight = np.concatenate([_array(layer.weight) for layer in layers]).T.copy()
         self.bias = np.concatenate(
@@ -118,13 +119,16 @@ class Actor:
 
     Args:
         network: whose weights it takes, as they are now.
+
+    Raises:
+        InvalidArgument: there are adapters in it.
     """
 
     def __init__(self, network: PolicyNetwork) -> None:
         decoder = network.decoder
         self._attending = Attending(network.encoder)
         self._embed = {
-            name: _Linear(_linear(network.encoder.embed[name])).behind(
+            name: _Linear(network.encoder.embed[name]).behind(
                 _standard(network.encoder.standard[name])
             )
             for name in TABLES
@@ -253,11 +257,6 @@ class Actor:
 def _array(tensor: Tensor) -> Array:
     found: Array = tensor.detach().numpy()
     return found
-
-
-def _linear(module: nn.Module) -> nn.Linear:
-    assert isinstance(module, nn.Linear)
-    return module
 
 
 def _standard(module: nn.Module) -> Standard:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_lightning.leyline import InvalidArgument
 from esper_lightning.tamiyo.learned.encoder import Block, Encoder, token_relations
 
 
@@ -17,6 +18,9 @@ class Attending:
 
     Args:
         encoder: whose weights it takes, as they are now.
+
+    Raises:
+        InvalidArgument: there are adapters in it.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -43,6 +47,20 @@ class Attending:
         return self._norm(x)
 
 
+def plain(module: nn.Module) -> nn.Linear:
+    """A linear layer of which the weights are all that it computes with.
+
+    Raises:
+        InvalidArgument: an adapter is around it.
+    """
+    if not isinstance(module, nn.Linear):
+        raise InvalidArgument(
+            f"a network acts by plain linear layers, one is a {type(module).__name__}; merge its "
+            "adapters first (merge_and_unload)"
+        )
+    return module
+
+
 class _Norm:
     def __init__(self, norm: nn.LayerNorm) -> None:
         self._shape, self._eps = tuple(norm.normalized_shape), norm.eps
@@ -55,7 +73,7 @@ class _Norm:
 class _Block:
     def __init__(self, block: Block) -> None:
         attention = block.attention
-        inner = (attention.query, attention.key, attention.value)
+        inner = [plain(each) for each in (attention.query, attention.key, attention.value)]
         self._heads = attention.heads
         self._bias = attention.bias.weight.detach()
         self._norms = _Norm(block.attention_norm), _Norm(block.perceptron_norm)
@@ -65,7 +83,7 @@ class _Block:
         )
         self._output, self._expand, self._project = (
             (each.weight.detach(), each.bias.detach())
-            for each in (attention.output, block.expand, block.project)
+            for each in map(plain, (attention.output, block.expand, block.project))
         )
 
     def biases(self, relations: Tensor) -> Tensor:
