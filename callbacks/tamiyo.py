@@ -12,7 +12,6 @@ from esper_lightning.leyline import AdaptationCommand, Decision, Event, SystemSt
 from esper_lightning.tamiyo import Choice, FieldReports, Heuristic, Policy, RiskEngine
 from esper_lightning.tamiyo.reload import Reloading
 
-
 RISK = "risk"
 """Who decides what the risk engine does instead of what a policy chose."""
 

@@ -16,6 +16,7 @@ from esper_lightning.tamiyo.learned import Architecture, PolicyNetwork
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cloned:
     """A network, and how it came to be.

@@ -46,4 +46,3 @@ class Replay(Policy):
         """The choices of that boundary; to wait where none was recorded."""
         recorded = self._choices.get((state.epoch, state.max_epochs))
         return recorded or wait(f"nothing was decided at epoch {state.epoch}")
-
