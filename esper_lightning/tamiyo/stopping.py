@@ -37,7 +37,7 @@ the marginal value of information").
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -63,6 +63,10 @@ STEP = 0.25
 HARM = 0.15
 """What a cull costs: a host that has adapted to a seed is worse without it than without ever having
 had one. From the cohorts that were culled in docs/decisions/0006."""
+
+EACH = 64
+"""Horizons that are all compared; both sides of the comparison change slowly after them, and a run
+may have any number of epochs."""
 
 PRICE = 0.002
 """Rent of a growth by all of the network's parameters, or FLOPs: the default of gate G4."""
@@ -152,8 +156,19 @@ def worth_waiting(shortfall: float, *, owed: float, epochs: int, lifetime: int) 
     return any(
         HARM * _NORMAL.cdf((DRIFT * number - shortfall) / (STEP * math.sqrt(number)))
         > number * owed / max(lifetime, 1)
-        for number in range(1, epochs + 1)
+        for number in _horizons(epochs)
     )
+
+
+def _horizons(epochs: int) -> Iterator[int]:
+    """Numbers of epochs up to ``epochs``: each of the first :data:`EACH`, then twice as many."""
+    yield from range(1, min(epochs, EACH) + 1)
+    number = 2 * EACH
+    while number < epochs:
+        yield number
+        number *= 2
+    if epochs > EACH:
+        yield epochs
 
 
 def _better(mean: float, deviation: float) -> float:

@@ -154,3 +154,9 @@ def test_what_was_tried_is_remembered_with_its_last_finite_gain():
         (tried,) = deciding.state_dict()["tried"]
         assert tried["gain"] == {4: None, 5: 0.3, 6: 0.3, 7: -1.0}[epoch]
         assert tried["size"] == size(before=1000, after=2000, left=20)
+
+
+@pytest.mark.parametrize("epochs", [65, 10_000, 2**62])
+def test_a_run_of_any_length_is_judged_at_once(epochs: int) -> None:
+    assert worth_waiting(0.5, owed=0.01, epochs=epochs, lifetime=epochs)
+    assert not worth_waiting(0.5, owed=1e3 * epochs, epochs=epochs, lifetime=epochs)
