@@ -3,9 +3,9 @@
 Design: docs/design/detailed_design/04-simic.md
 """
 
-from esper_lightning.simic.agreement import Agreement, agreement
 from esper_lightning.simic.cloning import Cloned, clone
-from esper_lightning.simic.lessons import Lesson, journals, lessons
+from esper_lightning.simic.comparison import Agreement, agreement
+from esper_lightning.simic.lesson import Lesson, journals, lessons
 
 __all__ = [
     "Agreement",

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 
 from esper_lightning.leyline import EsperError, InvalidArgument
-from esper_lightning.simic.agreement import agreement
 from esper_lightning.simic.cloning import clone
-from esper_lightning.simic.lessons import Lesson, journals, lessons
+from esper_lightning.simic.comparison import agreement
+from esper_lightning.simic.lesson import Lesson, journals, lessons
 from esper_lightning.tamiyo.learned import StoredPolicy
 
 log = logging.getLogger(__name__)

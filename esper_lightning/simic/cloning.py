@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.leyline.arguments import check_whole
-from esper_lightning.simic.lessons import Lesson
+from esper_lightning.simic.lesson import Lesson
 from esper_lightning.tamiyo.learned import Architecture, PolicyNetwork
 
 log = logging.getLogger(__name__)

@@ -119,7 +119,7 @@ def test_a_run_has_hooks_in_its_first_step_alone(
     assert {phase for phase, _ in hooks.seen} == {"sanity check", "training", "validation"}
     assert [hooks.seen[0], *[seen for seen in hooks.seen if seen[1]]] == [
         ("sanity check", 0),
-        ("training", 1),
+        ("training", 2),  # to see how it is called, and what it reads
     ]
 
 

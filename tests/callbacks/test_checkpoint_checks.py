@@ -157,7 +157,7 @@ def test_state_of_another_version_is_told_whatever_is_in_it(
     if callback == "Kasmina":
         held["esper_lightning"] = {"of": "another release"}
     torch.save(held, tmp_path / "other.ckpt")
-    told = f"state of {callback} {told}, this release reads version 1; resume with"
+    told = f"state of {callback} {told}, this release reads version 2; resume with"
     with pytest.raises(DecodeError, match=told):
         go_on(["net.0"], tmp_path / "other.ckpt")
 

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from esper_lightning.simic.lessons import Lesson
+from esper_lightning.simic.lesson import Lesson
 from esper_lightning.tamiyo.learned import Action, Actor, PolicyNetwork
 from esper_lightning.tamiyo.observation import KINDS
 
