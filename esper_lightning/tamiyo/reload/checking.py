@@ -44,12 +44,23 @@ def checked(choices: object, state: SystemState) -> list[Choice]:
     return choices
 
 
+# msgspec 0.19 says SystemError of a number that no float can hold.
+_FAILURES = (
+    msgspec.MsgspecError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    SystemError,
+)
+
+
 def _check_fields(choice: object) -> None:
     if not isinstance(choice, Choice):
         raise PolicyRefused(f"it decided {type(choice).__name__} instead of a choice")
     try:
         msgspec.convert(msgspec.to_builtins(choice), Choice)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except _FAILURES as error:
         raise PolicyRefused(f"a field of its choice cannot be: {error}") from error
     if not isinstance(choice.kind, CommandKind):
         raise PolicyRefused(f"kind of its choice is {choice.kind!r}; it is a CommandKind")
