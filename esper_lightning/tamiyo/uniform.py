@@ -13,15 +13,8 @@ from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.tamiyo.budget import GrowthBudget, Price, Room, check_budget
 from esper_lightning.tamiyo.policy import Choice, Policy, restore, wait
 from esper_lightning.tamiyo.shortlist import Shortlist
+from esper_lightning.tamiyo.stream import Stream
 from esper_lightning.tamiyo.trial import is_last, settle
-
-
-class _Stream(msgspec.Struct, forbid_unknown_fields=True):
-    """A ``random.Random`` in plain data."""
-
-    version: int
-    words: list[int]
-    gauss: float | None
 
 
 class RandomPolicy(Policy):
@@ -138,18 +131,12 @@ class RandomPolicy(Policy):
 
     def state_dict(self) -> dict[str, Any]:
         """The random stream."""
-        version, words, gauss = self._random.getstate()
-        return {"version": version, "words": list(words), "gauss": gauss}
+        stream: dict[str, Any] = msgspec.to_builtins(Stream.of(self._random))
+        return stream
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue the random stream."""
-        stream = restore(_Stream, state, policy=self.name)
-        try:
-            self._random.setstate((stream.version, tuple(stream.words), stream.gauss))
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InvalidArgument(
-                f"this is not a saved state of the policy {self.name!r}: {error}"
-            ) from error
+        self._random = restore(Stream, state, policy=self.name).resumed(policy=self.name)
 
     def _of_kind(
         self, kind: CommandKind, slot: SeedState, room: Room

@@ -25,11 +25,11 @@ from esper_lightning.tamiyo.learned.actions import (
     room_of,
 )
 from esper_lightning.tamiyo.learned.stored import StoredPolicy
-from esper_lightning.tamiyo.learned.stream import Stream
 from esper_lightning.tamiyo.observation import BLANK, KINDS, SHARES, USUAL, Observation, Observer
 from esper_lightning.tamiyo.planting import largest
 from esper_lightning.tamiyo.policy import Choice, Policy, restore, wait
 from esper_lightning.tamiyo.shortlist import Shortlist
+from esper_lightning.tamiyo.stream import Stream
 from esper_lightning.tamiyo.trial import describe, is_last, settle
 
 
