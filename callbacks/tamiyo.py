@@ -9,7 +9,7 @@ from esper_lightning.callbacks.found import find
 from esper_lightning.callbacks.state_version import STATE_VERSION, check_version
 from esper_lightning.callbacks.telemetry import Telemetry
 from esper_lightning.leyline import AdaptationCommand, Decision, Event, SystemState
-from esper_lightning.tamiyo import Choice, FieldReports, Heuristic, Policy, RiskEngine
+from esper_lightning.tamiyo import Choice, FieldReports, Heuristic, Policy, RiskEngine, RiskRules
 from esper_lightning.tamiyo.reload import Reloading
 
 RISK = "risk"
@@ -24,8 +24,8 @@ class Tamiyo(Callback):
 
     Args:
         policy: what decides; None is the heuristic.
-        risk: what holds a policy back where a run stands badly; True takes the defaults, False
-            lets every choice pass.
+        risk: what holds a policy back where a run stands badly; True takes the defaults and the
+            policy's budget, False lets every choice pass.
         window: epochs for which an adaptation is observed before it is reported on.
 
     Raises:
@@ -41,7 +41,11 @@ class Tamiyo(Callback):
     ) -> None:
         super().__init__()
         self.policy = policy or Heuristic()
-        self.risk = (RiskEngine() if risk else None) if isinstance(risk, bool) else risk
+        if isinstance(risk, bool):
+            rules = RiskRules(budget=self.policy.budget)
+            self.risk = RiskEngine(rules) if risk else None
+        else:
+            self.risk = risk
         self._rules = Heuristic()
         self._reports = FieldReports(window=window)
         self._telemetry = Telemetry()

@@ -64,6 +64,7 @@ class FRAGrow(Policy):
     """
 
     name = "fragrow"
+    budget: GrowthBudget
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class FRAGrow(Policy):
         self._alpha = alpha
         self._fine_tuning = fine_tuning
         self._metrics = train, validation
-        self._budget = budget or GrowthBudget()
+        self.budget = budget or GrowthBudget()
         self._shortlist = Shortlist(
             blueprints=blueprints,
             require_zero_at_birth=require_zero_at_birth,
@@ -166,7 +167,7 @@ class FRAGrow(Policy):
     def _offer(self, slot: SeedState, state: SystemState, reason: str) -> Choice | None:
         """The largest blueprint for the slot's share of what is left."""
         num = max(1, len(state.slots) - len(self._grown.slots))
-        share = self._budget.room(state).share(num)
+        share = self.budget.room(state).share(num)
         offers = sized(slot, share, self._shortlist)
         if not offers:
             return None

@@ -67,6 +67,7 @@ class Heuristic(Policy):
     """
 
     name = "heuristic"
+    budget: GrowthBudget
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class Heuristic(Policy):
             require_zero_at_birth=require_zero_at_birth,
             catalogue=catalogue,
         )
-        self._budget = budget or BUDGET
+        self.budget = budget or BUDGET
         self._max_live = max_live
         self._overlap = overlap
         self._spend = spend
@@ -257,7 +258,7 @@ class Heuristic(Policy):
         ]
 
     def _room(self, state: SystemState) -> Room:
-        return self._budget.room(state).scaled(self._spend)
+        return self.budget.room(state).scaled(self._spend)
 
     def _plan(self, state: SystemState, *, num: int) -> list[Planting]:
         return plan(

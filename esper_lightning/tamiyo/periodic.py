@@ -43,6 +43,7 @@ class Periodic(Policy):
     """
 
     name = "periodic"
+    budget: GrowthBudget
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Periodic(Policy):
         self._start = start
         self._trial = trial
         self._all_slots = slots == "all"
-        self._budget = budget or GrowthBudget()
+        self.budget = budget or GrowthBudget()
         self._shortlist = Shortlist(
             blueprints=blueprints,
             require_zero_at_birth=require_zero_at_birth,
@@ -90,7 +91,7 @@ class Periodic(Policy):
 
     def candidates(self, state: SystemState) -> list[Choice]:
         """What has a turn, in every slot that is free."""
-        return self._shortlist.candidates(state, self._budget.room(state))
+        return self._shortlist.candidates(state, self.budget.room(state))
 
     def state_dict(self) -> dict[str, Any]:
         """Whose turn it is."""
@@ -113,7 +114,7 @@ class Periodic(Policy):
         return [Choice(kind=kind, slot=seed.slot, reason=reason)]
 
     def _plant(self, state: SystemState) -> list[Choice]:
-        room = self._budget.room(state)
+        room = self.budget.room(state)
         choices = []
         for slot in self._in_turn(state.slots):
             if CommandKind.GERMINATE not in slot.legal:

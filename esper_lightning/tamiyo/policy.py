@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from esper_lightning.leyline import CommandKind, InvalidArgument, ParameterValue, Risk, SystemState
+from esper_lightning.tamiyo.budget import GrowthBudget
 
 Memory = TypeVar("Memory", bound=msgspec.Struct)
 
@@ -74,9 +75,11 @@ class Policy(ABC):
 
     Attributes:
         name: as it stands in configuration, decisions and the run's summary.
+        budget: limits of growth that it keeps; None where nobody knows of any.
     """
 
     name: ClassVar[str]
+    budget: GrowthBudget | None = None
 
     @abstractmethod
     def decide(self, state: SystemState) -> list[Choice]:

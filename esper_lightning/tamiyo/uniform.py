@@ -45,6 +45,7 @@ class RandomPolicy(Policy):
     """
 
     name = "random"
+    budget: GrowthBudget
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class RandomPolicy(Policy):
             )
         self._rate = action_rate
         self._kinds = tuple(dict.fromkeys(CommandKind(kind) for kind in kinds))
-        self._budget = budget or GrowthBudget()
+        self.budget = budget or GrowthBudget()
         self._shortlist = Shortlist(
             blueprints=blueprints,
             tiers=tiers,
@@ -87,7 +88,7 @@ class RandomPolicy(Policy):
         """Draw for each slot."""
         if is_last(state):
             return settle(state.slots) or wait("the run ends and no seed is live")
-        room = self._budget.room(state)
+        room = self.budget.room(state)
         choices: list[Choice] = []
         idle = 0.0
         for slot in state.slots:
@@ -127,7 +128,7 @@ class RandomPolicy(Policy):
 
     def candidates(self, state: SystemState) -> list[Choice]:
         """All that it could draw now."""
-        return self._shortlist.candidates(state, self._budget.room(state))
+        return self._shortlist.candidates(state, self.budget.room(state))
 
     def state_dict(self) -> dict[str, Any]:
         """The random stream."""

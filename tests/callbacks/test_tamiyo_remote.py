@@ -236,7 +236,7 @@ def test_only_the_answer_to_this_question_acts(
 def test_it_serves_the_policy_that_a_run_of_its_own_would_have() -> None:
     policy = policy_maker([])()
     assert isinstance(policy, Heuristic)
-    assert policy._budget.max_flops_growth == 8.0, "that of conf/tamiyo, not of the class"
+    assert policy.budget.max_flops_growth == 8.0, "that of conf/tamiyo, not of the class"
     other = policy_maker(["tamiyo=periodic", "tamiyo.policy.period=4"])()
     assert isinstance(other, Periodic)
     assert other._period == 4

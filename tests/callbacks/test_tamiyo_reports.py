@@ -15,10 +15,11 @@ from esper_lightning.leyline import (
     Outcome,
     RiskLevel,
     RunEnded,
+    Signal,
     SystemState,
 )
 from esper_lightning.nissa.journal import JOURNAL_NAME, read_journal
-from esper_lightning.tamiyo import Choice, Policy
+from esper_lightning.tamiyo import Choice, GrowthBudget, Policy
 from esper_lightning.tamiyo.policy import wait
 
 
@@ -54,6 +55,20 @@ def test_every_decision_carries_its_risk() -> None:
     assert all(each.risk is not None and each.risk.reason for each in decisions)
     assert {each.risk.level for each in decisions} == {RiskLevel.GREEN}
     assert all(each.risk.signals for each in decisions[2:])
+
+
+def test_what_the_policy_may_grow_is_what_the_risk_goes_by() -> None:
+    budget = GrowthBudget(max_growth=0.001)
+    for limits in (None, budget):
+        policy = Told()
+        policy.budget = limits
+        events, _ = guarded_run(policy, epochs=4)
+        scores = [each.risk.signals.get(Signal.RESOURCES) for each in of(Decision, events)]
+        if limits is None:
+            assert scores == [None] * 4
+        else:
+            assert scores[0] == 0.0
+            assert scores[-1] > 0.5, "the seed is larger than what it may grow"
 
 
 def test_each_adaptation_has_one_report_before_the_run_ends() -> None:

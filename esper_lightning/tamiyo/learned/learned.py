@@ -73,6 +73,7 @@ class Learned(Policy):
     """
 
     name = "learned"
+    budget: GrowthBudget
 
     def __init__(
         self,
@@ -96,7 +97,8 @@ class Learned(Policy):
             require_zero_at_birth=require_zero_at_birth,
             catalogue=catalogue,
         )
-        self._observer = Observer(shortlist, budget or BUDGET, kinds=kinds)
+        self.budget = budget or BUDGET
+        self._observer = Observer(shortlist, self.budget, kinds=kinds)
         self._stored = policy if isinstance(policy, StoredPolicy) else StoredPolicy.load(policy)
         self._actor = Actor(self._stored.network)
         self._random = random.Random(seed) if sample else None

@@ -127,6 +127,7 @@ class Reloading(Policy):
         check_whole("version", version, least=1, or_none=True)
         check_whole("watch", watch, least=1)
         vars(self)["name"] = policy.name
+        self.budget = policy.budget
         self._source = source
         self._load = load
         self._watch = watch
