@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from esper_lightning.evidence.__main__ import main
-from esper_lightning.evidence.bus import command, contracts, kills, servers, speed, training
+from esper_lightning.evidence.bus import (
+    command,
+    contracts,
+    instructions,
+    kills,
+    servers,
+    speed,
+    training,
+)
 from esper_lightning.leyline import MESSAGES, Signer, pack, unpack, unseal
 from esper_lightning.leyline.signing import SECRET_VARIABLE
 from esper_lightning.oona import FIELD, Role
@@ -117,6 +125,38 @@ def test_the_key_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
             monkeypatch.delenv(SECRET_VARIABLE)
         else:
             monkeypatch.setenv(SECRET_VARIABLE, before)
-        with training._key_in_environment():
+        with training.key_in_environment():
             assert os.environ[SECRET_VARIABLE] == servers.KEY.decode()
         assert os.environ.get(SECRET_VARIABLE) == before
+
+
+def test_instructions_are_compared_with_those_of_a_run_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(name: str, state: str, epochs: int) -> int:
+        assert (name, epochs) == (here, command.COUNTED_EPOCHS)
+        return {instructions.NO_BUS: 4_000_000_000, training.SLOW: 4_040_000_000}.get(
+            state, 4_004_000_000
+        )
+
+    here = next(iter(servers.programs()), None)
+    if here is None:
+        pytest.skip("no server is there")
+    monkeypatch.setattr(instructions, "PROGRAM", "sh")
+    monkeypatch.setattr(instructions, "count", count)
+    out = tmp_path / "bus.json"
+    main(["bus", "--instructions", "--out", str(out)])
+    told = json.loads(out.read_text())["figures"]["instructions"]
+    assert [each["state"] for each in told] == [instructions.NO_BUS, *instructions.STATES]
+    assert [each["ratio"] for each in told] == [1.0, *[1.001] * 4, 1.01]
+    assert told[0]["millions"] == 1000.0
+    assert "| 200 ms slow | 1010.0 | 1.0100 |" in capsys.readouterr().out
+
+
+def test_to_count_instructions_takes_valgrind(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instructions, "PROGRAM", "no_such_program")
+    with pytest.raises(SystemExit):
+        main(["bus", "--instructions"])
+    assert "needs valgrind" in capsys.readouterr().err

@@ -2,12 +2,13 @@
 
 import argparse
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from esper_lightning.evidence.bus import contracts, kills, speed, training
+from esper_lightning.evidence.bus import contracts, instructions, kills, speed, training
 from esper_lightning.evidence.bus.servers import REDIS, VALKEY, programs, started
 from esper_lightning.evidence.report import write
 from esper_lightning.leyline import MESSAGES
@@ -60,6 +61,10 @@ QUICK = Size(
 """That it works, no more."""
 
 
+COUNTED_EPOCHS = 6
+"""Of runs whose instructions are counted; without the first and the last one."""
+
+
 def run(name: str, size: Size, *, trains: bool) -> dict[str, list[object]]:
     """All that needs a server, printed table by table; the figures by table.
 
@@ -110,15 +115,24 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--servers", nargs="+", choices=MISSING, default=list(MISSING))
     parser.add_argument("--pairs", type=int, help="of runs, for each fault; 0 trains none (12)")
     parser.add_argument("--kills", type=int, help="of consumers; 0 for none (20)")
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="count those of runs instead, under valgrind (20 minutes)",
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/evidence/bus.json"))
     options = parser.parse_args(arguments)
+    if options.instructions and shutil.which(instructions.PROGRAM) is None:
+        parser.error("this needs valgrind, which is not installed (Debian: apt install valgrind)")
     size = QUICK if options.quick else Size()
     if options.pairs is not None:
         size = replace(size, pairs=options.pairs)
     if options.kills is not None:
         size = replace(size, kills=options.kills)
     with _quiet():
-        figures = _measure(options.servers, size)
+        figures = (
+            _count(options.servers) if options.instructions else _measure(options.servers, size)
+        )
     write(options.out, " ".join(["bus", *arguments]), figures)
 
 
@@ -136,6 +150,13 @@ def _measure(names: Sequence[str], size: Size) -> dict[str, list[object]]:
         if name not in here:
             print(f"\n{MISSING[name]}")
     return figures
+
+
+def _count(names: Sequence[str]) -> dict[str, list[object]]:
+    here = next(name for name in names if name in programs())
+    costs = instructions.measure(here, epochs=COUNTED_EPOCHS)
+    _tell(f"Runs with the bus, in instructions ({here})", instructions.render(costs))
+    return {"instructions": [*costs]}
 
 
 @contextmanager

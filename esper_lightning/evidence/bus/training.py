@@ -146,7 +146,7 @@ def _nothing() -> None:
     pass
 
 
-def _train(
+def train(
     folder: Path,
     *,
     epochs: int,
@@ -155,7 +155,16 @@ def _train(
     begin: Callable[[], None] = _nothing,
     end: Callable[[], None] = _nothing,
 ) -> _Run:
-    """Train on digits, with the bus at ``url`` if there is one."""
+    """Train on digits, with the bus at ``url`` if there is one.
+
+    Args:
+        folder: for what the run writes.
+        epochs: of it.
+        examples: of an epoch; None takes all.
+        url: of the bus.
+        begin: called when the second epoch begins.
+        end: called when the last one begins.
+    """
     seed_everything(0, verbose=False)
     torch.set_num_threads(1)
     data = Digits(subset=examples)
@@ -191,7 +200,7 @@ def _train(
 
 
 @contextlib.contextmanager
-def _key_in_environment() -> Iterator[None]:
+def key_in_environment() -> Iterator[None]:
     """What is shared needs a key that is told."""
     before = os.environ.get(SECRET_VARIABLE)
     os.environ[SECRET_VARIABLE] = KEY.decode()
@@ -231,7 +240,7 @@ def measure(server: Server, *, pairs: int, epochs: int, examples: int | None) ->
         examples: of an epoch; None takes all.
     """
     keep_freed_memory()
-    with _key_in_environment(), closing(SlowProxy(server.socket)) as proxy:
+    with key_in_environment(), closing(SlowProxy(server.socket)) as proxy:
         return [
             _cost(
                 server,
@@ -264,10 +273,10 @@ def _cost(
         with TemporaryDirectory() as bare_folder, TemporaryDirectory() as folder:
 
             def bare(folder: str = bare_folder) -> _Run:
-                return _train(Path(folder), epochs=epochs, examples=examples, url=None)
+                return train(Path(folder), epochs=epochs, examples=examples, url=None)
 
             def told(folder: str = folder) -> _Run:
-                return _train(
+                return train(
                     Path(folder),
                     epochs=epochs,
                     examples=examples,
