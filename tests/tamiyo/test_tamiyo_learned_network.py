@@ -295,7 +295,7 @@ def test_a_small_network_learns_to_decide_as_the_heuristic():
         made = PolicyNetwork(Architecture(width=32, depth=1, heads=2))
     made.fit(seen)
     optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(100):
         loss = -made.evaluate(seen, actions).log_probabilities.sum() / len(seen)
         optimizer.zero_grad()
         loss.backward()

@@ -1,6 +1,5 @@
 """What is observed of a blueprint in a slot: size, cost and trust."""
 
-import math
 import sys
 from collections.abc import Sequence
 
@@ -138,12 +137,21 @@ def _trusted(
     """With the log of what the record says of what was tried, in place."""
     place = NAMES.index("trust")
     column = {each.name: number for number, each in enumerate(prices.blueprints)}
+    at: list[tuple[int, int]] = []
+    trusts: list[float] = []
     for number, slot in enumerate(slots):
         culled = record.culls.get(slot.slot, {}).keys()
         tried = {fossil.blueprint for fossil in slot.fossils} | culled
         for name in tried & column.keys():
-            if prices.fits[number, column[name]]:
-                trust = record.trust(slot, name)
-                out[number, column[name], place] = math.log(trust) if trust > 0 else 0.0
-                out[number, column[name], len(NAMES) + place] = trust > 0
+            at.append((number, column[name]))
+            trusts.append(record.trust(slot, name))
+    if not at:
+        return out
+    rows, columns = np.array(at).T
+    known = np.array(trusts)
+    fits = prices.fits[rows, columns]
+    rows, columns, known = rows[fits], columns[fits], known[fits]
+    there = known > 0
+    out[rows, columns, place] = np.log(np.where(there, known, 1.0))
+    out[rows, columns, len(NAMES) + place] = there
     return out

@@ -23,10 +23,13 @@ MAX_CODES = 4096
 
 def finite(value: float | None) -> float | None:
     """The number as a float, None where it is missing, not finite, or too large for a float."""
+    if value is None:
+        return None
     try:
-        return None if value is None or not math.isfinite(value) else float(value)
+        number = float(value)
     except OverflowError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def compressed(value: float | None) -> float | None:
@@ -47,6 +50,8 @@ def count(value: float | None) -> float | None:
 
 def ratio(part: float | None, whole: float | None) -> float | None:
     """``part / whole``, compressed."""
+    if part is None or whole is None:
+        return None
     above, below = finite(part), finite(whole)
     if above is None or below is None or below == 0:
         return None
@@ -55,6 +60,8 @@ def ratio(part: float | None, whole: float | None) -> float | None:
 
 def log_ratio(part: float | None, whole: float | None) -> float | None:
     """``log(part / whole)`` of two positive numbers."""
+    if part is None or whole is None:
+        return None
     above, below = finite(part), finite(whole)
     if above is None or below is None or above <= 0 or below <= 0:
         return None
@@ -78,11 +85,13 @@ def flag(value: bool | None) -> float | None:
 def signed(name: str, value: float | None) -> Features:
     """A number of any sign whose size matters near 0: compressed, its sign, and its log size."""
     number = finite(value)
-    size = None if number is None else abs(number)
+    if number is None:
+        return {name: None, f"{name}_sign": None, f"{name}_size": None}
+    size = abs(number)
     return {
-        name: compressed(number),
-        f"{name}_sign": None if number is None else float((number > 0) - (number < 0)),
-        f"{name}_size": log_ratio(size, 1.0),
+        name: math.copysign(math.log1p(size), number),
+        f"{name}_sign": float((number > 0) - (number < 0)),
+        f"{name}_size": math.log(size) if size else None,
     }
 
 
