@@ -22,7 +22,7 @@ class RecordedBoundary:
     @property
     def choices(self) -> list[Choice]:
         """What was carried out."""
-        return [_choice(decision) for decision in self.decisions if not decision.refused]
+        return [choice_of(decision) for decision in self.decisions if not decision.refused]
 
 
 def recorded(events: Iterable[Event]) -> list[RecordedBoundary]:
@@ -43,7 +43,8 @@ def recorded(events: Iterable[Event]) -> list[RecordedBoundary]:
     return list(found.values())
 
 
-def _choice(decision: Decision) -> Choice:
+def choice_of(decision: Decision) -> Choice:
+    """What a policy chose, whatever became of it."""
     command = decision.command
     return Choice(
         kind=command.kind,
