@@ -20,6 +20,7 @@ from esper_lightning.evidence import (
 )
 from esper_lightning.evidence.bus import command as bus
 from esper_lightning.evidence.frontier import command as frontier
+from esper_lightning.evidence.rollouts import command as policies
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "frontier": frontier.main,
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "device": device.main,
     "planting": planting.main,
     "published": published.main,
+    "policies": policies.main,
     "memory": memory.main,
     "library": library.main,
     "rollback": rollback.main,

@@ -1,14 +1,18 @@
 """Advantages and returns, beside sums that are written out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sampled_episodes import episode
 
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.simic.learning import gae, normalised, vtrace
+from esper_lightning.simic.learning import round as round_module
+from esper_lightning.tamiyo.learned import StoredPolicy
 
 NUMBERS = st.floats(-10, 10, allow_nan=False)
 SHARES = st.floats(0, 1)
@@ -237,3 +241,14 @@ def test_arguments_are_checked(options, message):
     }
     with pytest.raises(InvalidArgument, match=message):
         vtrace(**(settings | options))
+
+
+def test_runs_of_one_task_and_seed_are_each_others_baseline() -> None:
+    policy = StoredPolicy.load()
+    alone = episode(policy, seed=9, length=2)
+    one, other = (episode(policy, seed=seed, length=length) for seed, length in ((1, 3), (2, 2)))
+    twins = [one, replace(other, seed=one.seed)]
+    told = torch.tensor([1.0, 2.0, 3.0, 5.0, 10.0, 7.0, 8.0])
+    found = round_module._beside_each_other([*twins, alone], told)
+    assert found.tolist() == [-2.0, -4.0, 3.0, 2.0, 4.0, 7.0, 8.0]
+    assert round_module._beside_each_other([one, other, alone], told).tolist() == told.tolist()

@@ -24,6 +24,8 @@ pytestmark = [
 SHORT = (
     "experiment=simic",
     "datamodule.source={_target_: sampled_episodes.Sampled, num: 8}",
+    "datamodule.rollouts=null",
+    "module.temperature=1",
     "trainer.max_epochs=2",
     "datamodule.passes=1",
     "print_config=false",
@@ -99,6 +101,7 @@ def test_the_configuration_shows_the_defaults_of_the_code(tmp_path: Path) -> Non
     shown = dict(cfg["module"])
     weights = {key: value for key, value in shown.pop("ppo").items() if key != "_target_"}
     assert PPOConfig(**weights) == PPOConfig()
+    assert shown.pop("temperature") > 1, "rollouts, which are made by default, must try something"
     module, made = Simic(), Simic(**{key: shown[key] for key in shown if key != "_target_"})
     for name in ("rate", "kl_stop", "discount", "decay", "ppo"):
         assert getattr(made, name) == getattr(module, name)

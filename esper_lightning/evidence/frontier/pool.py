@@ -22,6 +22,9 @@ from esper_lightning.leyline import EsperError
 
 LOG_NAME = "output.log"
 
+USED_LATER = ("sklearn.datasets",)
+"""What ``train.py`` imports only where it is needed, and which takes as long as a short run."""
+
 
 class RunFailed(EsperError):
     """A run of ``train.py`` that did not end well."""
@@ -110,7 +113,7 @@ def _ready(
 @contextmanager
 def _processes(train: Path, jobs: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([train.stem])
+    context.set_forkserver_preload([train.stem, *USED_LATER])
     sys.path.insert(0, str(train.parent.resolve()))
     try:
         with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:

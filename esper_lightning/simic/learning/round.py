@@ -124,6 +124,8 @@ def begin(
 ) -> Round:
     """Advantages and returns of a round, by V-trace of the policy that learns.
 
+    Runs of the same task and seed are each other's baseline, beside the value.
+
     Args:
         episodes: to learn from.
         seen: :func:`see` of them.
@@ -161,9 +163,29 @@ def begin(
         start=own.log_probabilities[:num],
         base=base.log_probabilities[:num],
         before=own.values[:num],
-        advantages=normalised(estimates.advantages[there]),
+        advantages=normalised(_beside_each_other(episodes, estimates.advantages[there])),
         returns=estimates.returns[there],
     )
+
+
+def _beside_each_other(episodes: Sequence[Episode], advantages: Tensor) -> Tensor:
+    """Advantages ``(M,)`` over those of the other runs of the same task and seed at that boundary.
+
+    What makes a task easy is common to these, and is no credit of a decision: their mean is a
+    baseline that need not be learned (as of a group of samples, Shao et al. 2024, arXiv:2402.03300,
+    section 4.1). A run that is alone keeps its own.
+    """
+    groups: dict[tuple[str, int, int], list[int]] = {}
+    number = 0
+    for each in episodes:
+        for place in range(len(each.steps)):
+            groups.setdefault((each.task, each.seed, place), []).append(number)
+            number += 1
+    out = advantages.clone()
+    for group in groups.values():
+        if len(group) > 1:
+            out[group] -= advantages[group].mean()
+    return out
 
 
 def _spread(steps: Tensor, there: Tensor) -> Tensor:
