@@ -37,7 +37,7 @@ ELSEWHERE = {
     # Below: they need files.
     "data": {"adult", "fashion_mnist", "mnist", "cifar10", "cifar10_jpeg", "tiny_shakespeare"},
     "host": {"gpt"},  # likewise
-    "experiment": {"shakespeare_full", "cifar10_full"},  # likewise
+    "experiment": {"shakespeare_full", "cifar10_full", "simic"},  # likewise; simic/
     "debug": {"profiler"},  # below
     "tamiyo": {"replay"},  # below
 }
