@@ -1,6 +1,6 @@
-"""Train a policy from recorded runs: ``python -m esper_lightning.simic clone``.
+"""Policies from recorded runs: ``python -m esper_lightning.simic clone|gather|listen|show``.
 
-It ends with 0, or with 2 if the runs cannot be used.
+It ends with 0, or with 2 if the runs, or what is kept of them, cannot be used.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import msgspec
 from esper_lightning.leyline import EsperError, InvalidArgument
 from esper_lightning.simic.cloning import clone
 from esper_lightning.simic.comparison import agreement
+from esper_lightning.simic.experience import command as experience
 from esper_lightning.simic.lesson import Lesson, journals, lessons
 from esper_lightning.tamiyo.learned import StoredPolicy
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        _clone(asked)
+        asked.do(asked)
     except (EsperError, OSError) as error:
         print(error, file=sys.stderr)
         return UNUSABLE
@@ -83,10 +84,10 @@ def _joined(runs: Sequence[Sequence[Lesson]]) -> list[Lesson]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m esper_lightning.simic",
-        description="Train a policy from recorded runs.",
-        epilog="Exit codes: 0 it was written; 2 the runs cannot be used.",
+        description="Train a policy from recorded runs, and keep them as experience.",
+        epilog="Exit codes: 0 it was done; 2 the runs cannot be used.",
     )
-    commands = parser.add_subparsers(required=True, metavar="{clone}")
+    commands = parser.add_subparsers(required=True, metavar="{clone,gather,listen,show}")
     cloning = commands.add_parser("clone", help="learn to do what the heuristic does")
     cloning.add_argument("runs", nargs="+", metavar="RUN", help="run, or folder of runs")
     cloning.add_argument(
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     cloning.add_argument("--version", type=int, default=1, help="of the policy (1)")
     cloning.add_argument("--epochs", type=int, default=30, help="(30)")
     cloning.add_argument("--seed", type=int, default=0, help="(0)")
+    cloning.set_defaults(do=_clone)
+    experience.add_parsers(commands)
     return parser
 
 

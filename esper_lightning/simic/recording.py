@@ -22,8 +22,9 @@ from esper_lightning.leyline import (
     RunSummary,
     SystemState,
     decode,
+    encode,
 )
-from esper_lightning.nissa.journal import JOURNAL_NAME, read_journal
+from esper_lightning.nissa.journal import JOURNAL_NAME, read_journal, timeline
 from esper_lightning.simic.episode import Episode, Step
 from esper_lightning.simic.reward import Standing, Utility, ending, standing
 from esper_lightning.tamiyo import GrowthBudget
@@ -83,7 +84,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """SHA-256 of the run and what was decided in it: the same run again has the same."""
-        told = msgspec.msgpack.encode((self.run_id, self.task, self.seed, self.boundaries))
+        told = encode((self.run_id, self.task, self.seed, self.boundaries))
         return hashlib.sha256(told).hexdigest()
 
     @property
@@ -134,8 +135,8 @@ def read(run: Path, twin: Path, *, task: str, seed: int) -> Recording:
         DecodeError: a file is damaged.
         FileNotFoundError: there is no such run.
     """
-    events = read_journal(run / JOURNAL_NAME)
-    alone, beside = _states(read_journal(twin / JOURNAL_NAME)), _summary(twin)
+    events = timeline(read_journal(run / JOURNAL_NAME))
+    alone, beside = _states(timeline(read_journal(twin / JOURNAL_NAME))), _summary(twin)
     if beside is None or not alone or beside.outcome != FINISHED or beside.grown:
         why = "grew" if beside is not None and beside.grown else "did not come to its end"
         raise InvalidArgument(f"{twin} is no twin: it {why}; train it with tamiyo=never")
@@ -149,7 +150,7 @@ def read(run: Path, twin: Path, *, task: str, seed: int) -> Recording:
         task=task,
         seed=seed,
         run_id=events[0].run_id if events else "",
-        policy=summary.policy if summary is not None else _decided(boundaries),
+        policy=decider(boundaries),
         boundaries=boundaries,
         twin=tuple(map(standing, alone)),
         end=ending(summary, objective) if summary is not None and ended else None,
@@ -209,6 +210,11 @@ def episode(
         return None
     end = potentials[-1]
     if recording.end is not None:
+        if recording.end.value is None and recording.twin_end.value is None:
+            raise InvalidArgument(
+                f"neither run {recording.run_id!r} nor its twin has an objective at its end: they "
+                "were not validated, or both broke; leave this task out"
+            )
         end = measure.of([recording.end], [recording.twin_end], mode=mode)
     return Episode(
         id=recording.id,
@@ -260,9 +266,14 @@ def _states(events: Sequence[Event]) -> list[SystemState]:
     return [each.state for each in recorded(events)]
 
 
-def _decided(boundaries: Sequence[Boundary]) -> str:
-    """The policy that decided first."""
-    return next((each.policy for boundary in boundaries for each in boundary.decisions), "")
+def decider(boundaries: Sequence[Boundary]) -> str:
+    """The policy that decided first with a version, or else first of all; empty where none did.
+
+    The risk engine, which may have decided at any boundary, has no version.
+    """
+    decisions = [each for boundary in boundaries for each in boundary.decisions]
+    own = [each.policy for each in decisions if each.policy_version is not None]
+    return next(iter([*own, *(each.policy for each in decisions)]), "")
 
 
 def _summary(run: Path) -> RunSummary | None:

@@ -68,7 +68,8 @@ class Utility(msgspec.Struct, frozen=True, kw_only=True):
         """At the last of some boundaries of both.
 
         Args:
-            run: standings, in order, the last ones of ``window`` are read.
+            run: standings, in order; the last ones of ``window`` at which anything was measured
+                are read. Before the first it is worth what the twin is.
             twin: of the host alone, in the same epochs.
             mode: of the objective, ``min`` or ``max``.
 
@@ -78,7 +79,11 @@ class Utility(msgspec.Struct, frozen=True, kw_only=True):
         """
         here, there = run[-1], twin[-1]
         gain = 0.0
-        pairs = list(zip(run[-self.window :], twin[-self.window :], strict=True))
+        pairs = [
+            (one, other)
+            for one, other in zip(run, twin, strict=True)
+            if one.value is not None or other.value is not None
+        ][-self.window :]
         for one, other in pairs:
             gain += _gain(one, other, mode=mode) / len(pairs)
         price = self.rent_parameters * (here.parameters / max(1, there.parameters) - 1)

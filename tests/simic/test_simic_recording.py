@@ -176,3 +176,45 @@ def test_the_twin_is_the_host_alone_and_at_its_end(runs: tuple[Path, Path], tmp_
     shorter = train(tmp_path / "shorter", Never(), epochs=8)
     with pytest.raises(InvalidArgument, match="the twin has no epoch 8"):
         episode(read(runs[0], shorter, task="digits", seed=0))
+
+
+def test_who_decided_is_told_by_decisions_whoever_had_the_last_word(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """At the last boundary the risk engine settles, which the summary takes for the policy."""
+    for name in (JOURNAL_NAME, SUMMARY_NAME):
+        text = (runs[0] / name).read_text()
+        if name == SUMMARY_NAME:
+            assert text.count('"policy": "learned"') == 1
+            text = text.replace('"policy": "learned"', '"policy": "risk"')
+        (tmp_path / name).write_text(text)
+    found = episode(read(tmp_path, runs[1], task="digits", seed=0))
+    assert found is not None
+    assert found.policy == "learned"
+    assert len(found.steps) == 9
+
+
+def test_of_epochs_that_were_trained_twice_the_second_time_counts(
+    runs: tuple[Path, Path], tmp_path: Path, recording: Recording
+) -> None:
+    """A run that was killed in its ninth epoch, and resumed from its fifth."""
+    lines = (runs[0] / JOURNAL_NAME).read_bytes().splitlines(keepends=True)
+    epochs = [number for number, line in enumerate(lines) if b'"type":"state"' in line]
+    (tmp_path / JOURNAL_NAME).write_bytes(
+        b"".join([*lines[: epochs[8]], lines[0], *lines[epochs[4] : epochs[6]]])
+    )
+    cut = read(tmp_path, runs[1], task="digits", seed=0)
+    assert [each.state.epoch for each in cut.boundaries] == list(range(6))
+    assert cut.boundaries == recording.boundaries[:6]
+
+
+def test_where_neither_was_measured_at_its_end_nothing_is_told(recording: Recording) -> None:
+    assert recording.end is not None
+    blind = [
+        msgspec.structs.replace(each, value=None) for each in (recording.end, recording.twin_end)
+    ]
+    with pytest.raises(InvalidArgument, match="neither run .* nor its twin"):
+        episode(msgspec.structs.replace(recording, end=blind[0], twin_end=blind[1]))
+    broke = episode(msgspec.structs.replace(recording, end=blind[0]))
+    assert broke is not None
+    assert broke.utility < -2.9

@@ -119,6 +119,13 @@ def test_a_run_that_broke_is_worth_least_and_perfect_ones_are_equal() -> None:
     assert Utility().of([at(0.0)], [at(1.0)], mode="min") == MAX_GAIN
 
 
+def test_epochs_without_validation_leave_it_what_it_was() -> None:
+    run = [at(None), at(0.5, epoch=1), at(None, epoch=2), at(0.25, epoch=3)]
+    twin = [at(None), at(1.0, epoch=1), at(None, epoch=2), at(1.0, epoch=3)]
+    found = Utility(window=1).curve(run, twin, mode="min")
+    assert found == pytest.approx([0, math.log(2), math.log(2), math.log(4)])
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     for twin in (None, math.nan):
         with pytest.raises(InvalidArgument, match="nothing to compare with"):
