@@ -298,3 +298,23 @@ def test_threads_share_one_store(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(experience) == 40
+
+
+def test_several_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    failed: list[Exception] = []
+    for number in range(40):
+        together = threading.Barrier(4)
+
+        def opens(number: int = number, together: threading.Barrier = together) -> None:
+            together.wait()
+            try:
+                Experience(tmp_path / f"{number}.sqlite").close()
+            except ExperienceFailed as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=opens) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failed == []

@@ -64,9 +64,11 @@ def test_it_listens_until_it_is_interrupted(
             bus.add(each)
 
         def interrupt() -> None:
-            with Experience(store) as experience:
-                until(lambda: len(experience))
-            signal.raise_signal(signal.SIGTERM)
+            try:
+                with Experience(store) as experience:
+                    until(lambda: len(experience))
+            finally:
+                signal.raise_signal(signal.SIGTERM)
 
         thread = threading.Thread(target=interrupt)
         thread.start()

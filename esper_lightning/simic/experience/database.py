@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -79,6 +80,7 @@ class Database:
     def __init__(self, path: Path | str, *, busy_s: float = 30.0) -> None:
         self.path = Path(path).expanduser()
         self._lock = threading.RLock()
+        self._busy_s = busy_s
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
@@ -98,7 +100,7 @@ class Database:
 
     def _prepare(self) -> None:
         connection = self._connection
-        connection.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead()
         connection.execute("PRAGMA synchronous = FULL")
         with self.writing():
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -110,6 +112,18 @@ class Database:
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def _write_ahead(self) -> None:
+        """Of two that open a new file at once one is refused, and SQLite does not let it wait."""
+        ends = time.monotonic() + self._busy_s
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                    raise
+            time.sleep(0.005)
 
     def reading(self) -> AbstractContextManager[sqlite3.Connection]:
         """A transaction that sees one state of the file, whatever is written meanwhile.
