@@ -139,7 +139,7 @@ def contest(
             who: mean(each.utility for each in tried if (each.who, each.task) == (who, task.name))
             for who in grid
         }
-        best = max(reached, key=lambda who: reached[who])
+        best = max(reached, key=reached.__getitem__)
         tell(f"{task.name}: the best schedule is {best}, {reached[best]:.3f}")
         for number in range(num_seeds):
             seed = FIRST_SEED + number
