@@ -1,6 +1,7 @@
-"""Policies from recorded runs: ``python -m esper_lightning.simic clone|gather|listen|show``.
+"""Policies from recorded runs, and whether they are good enough.
 
-It ends with 0, or with 2 if the runs, or what is kept of them, cannot be used.
+``python -m esper_lightning.simic clone|gather|listen|show|validate|publish|withdraw`` ends with 0,
+with 1 if a policy did not pass, or with 2 if the runs, or what is kept of them, cannot be used.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from esper_lightning.simic.cloning import clone
 from esper_lightning.simic.comparison import agreement
 from esper_lightning.simic.experience import command as experience
 from esper_lightning.simic.lesson import Lesson, journals, lessons
+from esper_lightning.simic.validation import command as validation
 from esper_lightning.tamiyo.learned import StoredPolicy
 
 log = logging.getLogger(__name__)
@@ -31,11 +33,11 @@ def main(arguments: Sequence[str]) -> int:
     asked = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        asked.do(asked)
+        code: int | None = asked.do(asked)
     except (EsperError, OSError) as error:
         print(error, file=sys.stderr)
         return UNUSABLE
-    return 0
+    return code or 0
 
 
 def _clone(asked: argparse.Namespace) -> None:
@@ -85,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m esper_lightning.simic",
         description="Train a policy from recorded runs, and keep them as experience.",
-        epilog="Exit codes: 0 it was done; 2 the runs cannot be used.",
+        epilog="Exit codes: 0 it was done; 1 a policy did not pass; 2 the runs cannot be used.",
     )
-    commands = parser.add_subparsers(required=True, metavar="{clone,gather,listen,show}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     cloning = commands.add_parser("clone", help="learn to do what the heuristic does")
     cloning.add_argument("runs", nargs="+", metavar="RUN", help="run, or folder of runs")
     cloning.add_argument(
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     cloning.add_argument("--seed", type=int, default=0, help="(0)")
     cloning.set_defaults(do=_clone)
     experience.add_parsers(commands)
+    validation.add_parsers(commands)
     return parser
 
 

@@ -9,7 +9,7 @@ from esper_lightning.leyline.arguments import check_flag
 from esper_lightning.tamiyo.learned import Learned, StoredPolicy
 from esper_lightning.tamiyo.policy import Policy
 from esper_lightning.tamiyo.reload.bus import BusPolicies
-from esper_lightning.tamiyo.reload.library import KIND, PART, from_library
+from esper_lightning.tamiyo.reload.library import KIND, PART, from_library, why_withdrawn
 from esper_lightning.tamiyo.reload.reloading import Reloading
 from esper_lightning.urza import Library, default_root
 
@@ -66,4 +66,7 @@ def _in_library(root: Path, name: str, number: int) -> StoredPolicy:
             f"there is no policy {name}@{number} in the library {root}; "
             "`python -m esper_lightning.urza ls` shows what is there"
         )
+    why = why_withdrawn(Library(root), name, number)
+    if why:
+        raise InvalidArgument(f"{name}@{number} was withdrawn: {why}; use another version")
     return StoredPolicy.from_bytes(artifact.read(PART))

@@ -1,7 +1,8 @@
 """Policies in the library: how one is published, and how the one that was published is fetched."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from esper_lightning.leyline import PolicyUpdate
 from esper_lightning.leyline.arguments import check_whole
@@ -14,6 +15,10 @@ KIND = "policy"
 
 PART = "policy"
 """The part of such an artifact that is read."""
+
+WITHDRAWN = "withdrawn_policy"
+"""Of the artifacts that say that a policy must not be used any more; they have its reference as
+their name. A policy itself never changes once it is stored."""
 
 MAX_POLICY_BYTES = 2**28
 """A larger one is not read: it would take the memory that training needs."""
@@ -30,6 +35,9 @@ def publish_policy(
     version: int,
     reason: str,
     parents: Iterable[Reference] = (),
+    beside: Mapping[str, bytes] | None = None,
+    about: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = (),
 ) -> PolicyUpdate:
     """Store a policy, then tell who runs it.
 
@@ -41,6 +49,9 @@ def publish_policy(
         version: above all that were published before.
         reason: why it is published, in words.
         parents: what it was made from.
+        beside: what else is stored with it, by name, such as what it was published for.
+        about: what else to remember of it, JSON.
+        tags: to give to it, taken from the version of it that had them.
 
     Returns:
         What was published.
@@ -51,7 +62,12 @@ def publish_policy(
     """
     check_whole("the version of a policy", version, least=1)
     artifact = library.put(
-        KIND, name, {PART: data}, about={"version": version, "reason": reason}, parents=parents
+        KIND,
+        name,
+        {**(beside or {}), PART: data},
+        about={**(about or {}), "version": version, "reason": reason},
+        parents=parents,
+        tags=tags,
     )
     update = PolicyUpdate(
         name=name,
@@ -62,6 +78,21 @@ def publish_policy(
     )
     publish(update)
     return update
+
+
+def why_withdrawn(library: Library, name: str, number: int) -> str:
+    """Why a policy of the library must not be used any more; empty where it may be.
+
+    Args:
+        library: that has it.
+        name: of the policy.
+        number: of its artifact, 3 of ``learned@3``.
+
+    Raises:
+        LibraryError: what says so is damaged or not signed, or the library cannot be read.
+    """
+    found = library.get(WITHDRAWN, f"{name}@{number}")
+    return "" if found is None else str(found.about.get("reason", "no reason is told"))
 
 
 def from_library(
