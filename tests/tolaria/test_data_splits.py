@@ -275,3 +275,28 @@ def test_a_loader_takes_no_index_before_its_first_batch(num_workers):
     loader.sampler.set_epoch(3)
     seen = torch.cat([inputs for inputs, _ in early]).flatten().int().tolist()
     assert seen == list(loader.sampler)
+
+
+def test_digits_may_be_fewer_and_labels_wrong():
+    few = Digits(classes=[8, 3, 5])
+    whole = Digits().splits
+    assert few.num_classes == 3
+    assert [set(part.labels.tolist()) for part in few.splits] == [{0, 1, 2}] * 3
+    threes = sum((part.labels == 3).sum() for part in whole)
+    assert sum((part.labels == 1).sum() for part in few.splits) == threes
+    noisy = Digits(label_noise=0.5).splits
+    changed = (noisy.train.labels != whole.train.labels).float().mean()
+    assert 0.35 < changed < 0.55, "a tenth of those drawn anew is right by chance"
+    assert torch.equal(noisy.train.inputs, whole.train.inputs)
+    assert torch.equal(noisy.val.labels, whole.val.labels)
+    assert torch.equal(noisy.test.labels, whole.test.labels)
+    assert torch.equal(Digits(label_noise=0.5, seed=3).splits.train.labels, noisy.train.labels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"classes": [3]}, {"classes": [3, 3]}, {"classes": [3, 10]}, {"label_noise": 1.5}],
+)
+def test_digits_that_are_none_are_refused(options):
+    with pytest.raises(InvalidArgument, match="digits: "):
+        Digits(**options)
