@@ -6,6 +6,7 @@ of a run as the options of a command line, which Simic passes on as they are.
 
 import hashlib
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ class Rollouts:
                 f"num must be a multiple of per_task, got {num} runs, {per_task} on each task"
             )
         self._tasks, self._carry_out = tasks, carry_out
-        self._folder = Path(folder)
+        self._folder = Path(folder).resolve()
         self._num, self._per_task = num, per_task
         self._seed = seed
         self._utility = utility
@@ -154,9 +155,11 @@ class Rollouts:
     def _kept(self, policy: StoredPolicy) -> Path:
         data = policy.to_bytes()
         path = self._folder / f"{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
-        if not path.exists():
+        if not path.exists() or path.read_bytes() != data:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+            part.write_bytes(data)
+            part.replace(path)
         return path
 
     def _episode(self, assignment: Assignment, pair: Pair) -> Episode | None:

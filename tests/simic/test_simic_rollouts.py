@@ -66,6 +66,26 @@ def test_a_round_has_each_task_several_times_with_other_draws(pair: Pair, tmp_pa
     assert set(decided_by(kept[0])) < set(given.asked[0].deciding)
 
 
+def test_a_policy_of_which_half_was_written_is_written_again(pair: Pair, tmp_path: Path) -> None:
+    made = rollouts(Given(pair), tmp_path, num=2, per_task=1)
+    made(POLICY, 0)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(POLICY.to_bytes()[:100])
+    made(POLICY, 1)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [POLICY.to_bytes()]
+
+
+def test_runs_are_told_the_whole_path_of_the_policy(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be carried out by a process that stands in another folder."""
+    monkeypatch.chdir(tmp_path)
+    given = Given(pair)
+    rollouts(given, Path("policies"), num=2, per_task=1)(POLICY, 0)
+    (kept,) = (tmp_path / "policies").iterdir()
+    assert all(set(decided_by(kept)) < set(each.deciding) for each in given.asked)
+
+
 def test_the_same_round_is_the_same_and_the_next_another(pair: Pair, tmp_path: Path) -> None:
     def asked(number: int, **options: int) -> list[Assignment]:
         return rollouts(Given(pair), tmp_path, num=6, per_task=2, **options).assignments(
