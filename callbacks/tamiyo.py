@@ -43,7 +43,8 @@ class Tamiyo(Callback):
         self.policy = policy or Heuristic()
         if isinstance(risk, bool):
             rules = RiskRules(budget=self.policy.budget)
-            self.risk = RiskEngine(rules) if risk else None
+            # Where torch is deterministic the state holds nothing that a clock told.
+            self.risk = RiskEngine(rules, deterministic=False) if risk else None
         else:
             self.risk = risk
         self._rules = Heuristic()
@@ -184,6 +185,7 @@ class Tamiyo(Callback):
         if self._stage != "fit":
             return
         check_version(state_dict, of="Tamiyo")
+        self._next = (-1, 0)
         if state_dict["policy"] == self.policy.name:
             self.policy.load_state_dict(state_dict["state"])
         if self.risk is not None and state_dict["risk"] is not None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from interrupted_runs import Saves
 from runs import Script, digits_run, listen, plant, tell
 
@@ -69,6 +70,13 @@ def test_what_the_policy_may_grow_is_what_the_risk_goes_by() -> None:
         else:
             assert scores[0] == 0.0
             assert scores[-1] > 0.5, "the seed is larger than what it may grow"
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_latency_is_told_where_the_run_need_not_repeat(deterministic: bool) -> None:
+    events, _ = guarded_run(Told(), epochs=6, deterministic=deterministic)
+    told = [Signal.LATENCY in each.risk.signals for each in of(Decision, events)]
+    assert any(told) is not deterministic
 
 
 def test_each_adaptation_has_one_report_before_the_run_ends() -> None:

@@ -269,6 +269,14 @@ def test_what_was_refused_says_why_and_that_nothing_changed():
     assert "refused 1" in under(page, "What the decisions")
 
 
+def test_to_do_no_more_is_no_wait():
+    page = run_of(state(0), decision(0), state(1), *planted(1), decision(1))
+    section = under(page, "Epoch 2: planted in `features.2`")
+    assert "- **Do no more**: it is too early." in section
+    assert "**Wait**" not in section
+    assert "waited 1, planted 1" in under(page, "What the decisions").replace(" and", ",")
+
+
 def test_risk_is_told_once_with_every_signal():
     risky = Risk(
         level=RiskLevel.ORANGE,

@@ -189,7 +189,7 @@ def test_the_order_of_slots_is_not_seen():
 
 
 def test_only_kinds_that_are_asked_for_may_be_chosen():
-    free = slot("a", legal=tuple(CommandKind))
+    free = slot("a", legal=tuple(CommandKind), gate=g4(True))
     budget = GrowthBudget()
     usual = Observer(Shortlist(), budget).observe(state(free)).legal[0]
     assert [kind for kind, may in zip(KINDS, usual, strict=True) if may] == [
@@ -201,6 +201,15 @@ def test_only_kinds_that_are_asked_for_may_be_chosen():
     assert [kind for kind, may in zip(KINDS, asked, strict=True) if may] == [CommandKind.PRUNE]
     with pytest.raises(InvalidArgument, match=r"kinds must be some of germinate.*got \['noop'\]"):
         Observer(Shortlist(), budget, kinds=["noop"])
+
+
+def test_what_the_gate_has_not_let_pass_may_not_be_made_permanent():
+    told = {"may": g4(True), "failed": g4(False), "not_asked": None}
+    seeds = [slot(name, SeedStage.PROBATIONARY, gate=gate) for name, gate in told.items()]
+    assert all(CommandKind.FOSSILIZE in seed.legal for seed in seeds)
+    legal = Observer(Shortlist(), GrowthBudget()).observe(state(*seeds)).legal
+    assert legal[:, KINDS.index(CommandKind.FOSSILIZE)].tolist() == [True, False, False]
+    assert legal[:, KINDS.index(CommandKind.CULL)].all()
 
 
 def test_dataflow_is_seen_in_hops():

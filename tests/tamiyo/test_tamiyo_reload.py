@@ -32,7 +32,7 @@ from esper_lightning.leyline import (
 from esper_lightning.tamiyo import Choice, Policy
 from esper_lightning.tamiyo.reload import Reloading
 from esper_lightning.tamiyo.reload.history import RECORDED
-from esper_lightning.tamiyo.reload.reloading import KEPT, MAX_REASON, MAX_TOLD
+from esper_lightning.tamiyo.reload.reloading import KEPT, MAX_LOOKS, MAX_REASON, MAX_TOLD
 
 
 @pytest.fixture
@@ -113,6 +113,20 @@ def test_who_turns_bad_goes_before_it_has_decided_anything(
     assert told(changes) == [(4, "installed", 1), (5, "installed", 2), (since, "rolled_back", 2)]
     assert (changes[-1].before, changes[-1].after) == (2, 1)
     assert any(text in changes[-1].reason for text in BAD[conduct][1].split("|"))
+
+
+def test_a_broken_one_does_not_hide_the_good_one_below_it(shelf: Shelf) -> None:
+    policy = reloading(shelf)
+    run(policy, range(2))
+    for version in (5, 6):
+        shelf.offer(version, Script(mark=str(version)))
+    for mark in ("one", "two"):
+        shelf.offer(7, Script(mark=mark))
+    shelf.offer(8, None)
+    assert run(policy, range(2, 5)) == ["6"] * 3
+    assert told(policy.changes()) == [(2, "installed", 6), (2, "refused", 8), (2, "refused", 7)]
+    shelf.offer(7, Script(mark="7"))  # a number that was looked at is used up
+    assert run(policy, range(5, 7)) == ["6"] * 2
 
 
 def test_what_was_refused_or_taken_out_never_comes_back_nor_does_what_is_below(
@@ -352,7 +366,7 @@ def test_a_loaded_policy_disturbs_no_random_numbers(shelf: Shelf) -> None:
     assert numbers(True) == numbers(False)
 
 
-def test_a_flood_costs_one_look_and_leaves_a_short_record(shelf: Shelf) -> None:
+def test_a_flood_costs_a_few_looks_and_leaves_a_short_record(shelf: Shelf) -> None:
     policy = reloading(shelf, version=20_000)
     for version in range(1, 10_001):
         shelf.offer(version, None)
@@ -363,8 +377,8 @@ def test_a_flood_costs_one_look_and_leaves_a_short_record(shelf: Shelf) -> None:
     for version in range(30_001, 40_001):
         shelf.offer(version, Script(mark="bad", does="raises", since=1 if version % 2 else 0))
     assert run(policy, range(2, 5)) == ["own"] * 3
-    assert len(shelf.loaded) == 1
-    assert told(policy.changes()) == [(2, "refused", 40_000)]
+    assert len(shelf.loaded) == MAX_LOOKS
+    assert told(policy.changes()) == [(2, "refused", 40_000 - look) for look in range(MAX_LOOKS)]
 
 
 def test_what_it_says_of_others_words_is_short(shelf: Shelf) -> None:

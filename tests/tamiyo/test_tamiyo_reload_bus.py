@@ -29,7 +29,7 @@ from esper_lightning.tamiyo.reload import (
     publish_policy,
 )
 from esper_lightning.tamiyo.reload.bus import PAGE, PAGES
-from esper_lightning.tamiyo.reload.reloading import MAX_TOLD
+from esper_lightning.tamiyo.reload.reloading import MAX_LOOKS, MAX_TOLD
 from esper_lightning.urza import BadSignature, Damaged, Library
 
 KEY = b"the key of these tests"
@@ -259,7 +259,7 @@ def test_what_cannot_be_stored_is_not_published(library: Library) -> None:
 
 
 def test_a_flood_of_ten_thousand_is_looked_at_in_turn(memory: Bus, library: Library) -> None:
-    """Authentic ones, of which each would do harm; a boundary looks at one."""
+    """Authentic ones, of which each would do harm; a boundary looks at a few."""
     policy = listening(memory, library)
     publish(memory, library, 1, Script(mark="good"))
     assert run(policy, range(2)) == ["good"] * 2
@@ -274,8 +274,12 @@ def test_a_flood_of_ten_thousand_is_looked_at_in_turn(memory: Bus, library: Libr
         trip.execute()
     assert run(policy, range(2, 14)) == ["good"] * 12
     changes = policy.changes()
-    looks = 10_000 // (PAGE * PAGES)
-    assert told(changes) == [(2 + look, "refused", 1001 + 1000 * look) for look in range(looks)]
+    pages = 10_000 // (PAGE * PAGES)
+    assert told(changes) == [
+        (2 + page, "refused", 1001 + 1000 * page - look)
+        for page in range(pages)
+        for look in range(MAX_LOOKS)
+    ]
 
 
 def test_a_flood_of_forged_ones_leaves_one_line_and_one_alert_for_each_boundary(

@@ -29,6 +29,31 @@ def test_green_lets_everything_pass():
     assert done(drill.at(choices=[NOOP])) == [("NOOP", "")]
 
 
+def test_the_choice_to_do_no_more_passes_behind_what_is_done():
+    drill = Drill().quiet(9)
+    wanted = [plant("b"), plant("c"), NOOP]
+    reviewed = drill.at(choices=wanted)
+    assert level(reviewed) is RiskLevel.GREEN
+    assert done(reviewed) == [("GERMINATE", "b"), ("GERMINATE", "c"), ("NOOP", "")]
+    assert refused(reviewed) == []
+    drill.at(loss=1.05)
+    reviewed = drill.at(loss=1.05, choices=wanted)
+    assert done(reviewed) == [("GERMINATE", "b"), ("NOOP", "")]
+    assert refused(reviewed) == [("GERMINATE", "c")]
+    rolled_back = Drill(rollbacks=0).at(choices=[choose(KINDS.ROLLBACK), NOOP])
+    assert done(rolled_back) == [("ROLLBACK", "")]  # nothing follows it
+    assert refused(rolled_back) == [("NOOP", "")]
+
+
+def test_it_is_last_behind_what_the_rules_do():
+    drill = Drill(fallback=rules(KINDS.CULL, "b")).quiet(9)
+    slots = slot("a"), seed("b"), seed("c")
+    drill.at(*slots, loss=1.3)
+    reviewed = drill.at(*slots, loss=1.3, choices=[choose(KINDS.CULL, "b"), NOOP, NOOP])
+    assert done(reviewed) == [("CULL", "b"), ("NOOP", "")]
+    assert refused(reviewed) == [("NOOP", "")]
+
+
 def test_drill_yellow_reduces_and_recovers():
     drill = Drill().quiet(9)
     wanted = [plant("a", "parallel_conv"), plant("b"), plant("c")]

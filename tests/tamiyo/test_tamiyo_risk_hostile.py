@@ -114,8 +114,9 @@ def obeys_the_contract(state: SystemState, given: list[Choice], found: list[Choi
     assert all((choice.kind, choice.slot, choice.blueprint) in kept for choice in given)
     assert all(choice.risk is not None for choice in found)
     assert done
-    if any(choice.kind is CommandKind.NOOP for choice in done):
-        assert len(done) == 1
+    waits = [choice.kind is CommandKind.NOOP for choice in done]
+    assert not any(waits[:-1])
+    assert [choice.kind for choice in done] != [CommandKind.ROLLBACK, CommandKind.NOOP]
     slots = [choice.slot for choice in done if choice.kind is not CommandKind.ROLLBACK]
     assert len(set(slots)) == len(slots)
     legal: dict[str, tuple[CommandKind, ...]] = {}

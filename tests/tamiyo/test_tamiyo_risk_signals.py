@@ -76,6 +76,22 @@ def test_a_metric_that_is_maximised_worsens_when_it_falls():
     assert scores(*rising, 0.1, 0.1, mode="max")[-1] > 0.85
 
 
+def test_it_tells_the_objective_as_it_was_measured():
+    for mode, values, told in (
+        ("min", [-1.0, *[-2.0] * 8, -1.5], "val/x went from -2 to -1.5"),
+        ("max", [-4.0, *[-2.0] * 8, -3.0], "val/x went from -2 to -3"),
+        ("max", [0.1, *[0.5] * 8, 0.25], "val/x went from 0.5 to 0.25"),
+        ("min", [1.0, *[-2.0] * 8, -2.0], "val/x is -2, within what is usual"),
+    ):
+        signal = Performance()
+        readings = [
+            signal.observe(state(objective=Objective(name="val/x", mode=mode, value=value)))
+            for value in values
+        ]
+        assert readings[-1] is not None
+        assert readings[-1].what == told
+
+
 def test_another_objective_begins_anew():
     signal = Performance()
     loss = [state(objective=Objective(name="val/loss", value=0.1)) for _ in range(8)]

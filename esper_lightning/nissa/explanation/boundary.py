@@ -245,15 +245,21 @@ def _intervention(event: Intervention) -> str:
 def _acts(
     acts: Iterable[Act], state: SystemState | None, *, shared: Risk | None, policy: str
 ) -> list[str]:
-    lines = [line for act in acts for line in _act(act, state, shared=shared, policy=policy)]
+    told = list(acts)
+    wait = "Do no more" if any(act.acts for act in told) else "Wait"
+    lines = [
+        line for act in told for line in _act(act, state, wait=wait, shared=shared, policy=policy)
+    ]
     return [*lines, ""] if lines else []
 
 
-def _act(act: Act, state: SystemState | None, *, shared: Risk | None, policy: str) -> list[str]:
+def _act(
+    act: Act, state: SystemState | None, *, wait: str, shared: Risk | None, policy: str
+) -> list[str]:
     decision = act.decision
     by = f", said {code(decision.policy)}" if decision.policy != policy else ""
     if act.waits:
-        return [f"- **Wait**{by}: {' '.join(_behind(decision, shared))}"]
+        return [f"- **{wait}**{by}: {' '.join(_behind(decision, shared))}"]
     lines = [f"- **{deed(decision, state)}**{by}.", *_nested(_behind(decision, shared))]
     if decision.refused:
         return lines + _nested([f"Refused, so nothing changed: {sentence(decision.refused)}"])

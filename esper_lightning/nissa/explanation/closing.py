@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from esper_lightning.leyline import CommandKind, FieldReport, RunSummary
+from esper_lightning.leyline import FieldReport, RunSummary
 from esper_lightning.nissa.explanation.boundary import DEEDS, OUTCOMES
 from esper_lightning.nissa.explanation.fates import Fates, Seed
 from esper_lightning.nissa.explanation.markdown import (
@@ -131,8 +131,8 @@ def _worth(told: Story) -> list[str]:
 
 
 def _counts(told: Story) -> str:
-    kinds = Counter(act.decision.command.kind for act in told.acts if not act.decision.refused)
-    waited = kinds.pop(CommandKind.NOOP, 0)
+    kinds = Counter(act.decision.command.kind for act in told.acts if act.acts)
+    waited = sum(chapter.waited for chapter in told.chapters)
     parts = [f"waited {waited:,}"] if waited else []
     parts += [f"{DEEDS[kind]} {count:,}" for kind, count in kinds.items()]
     refused = sum(bool(act.decision.refused) for act in told.acts)

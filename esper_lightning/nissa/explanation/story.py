@@ -43,6 +43,11 @@ class Act:
         """True where nothing was asked for."""
         return self.decision.command.kind is CommandKind.NOOP and not self.decision.refused
 
+    @property
+    def acts(self) -> bool:
+        """True where something was asked for and not refused."""
+        return self.decision.command.kind is not CommandKind.NOOP and not self.decision.refused
+
     def explains(self, event: Consequence) -> bool:
         """Whether this decision, the last one before ``event``, may have led to it."""
         command = self.decision.command
@@ -89,6 +94,11 @@ class Chapter:
             *(self.exchanges, self.later_exchanges),
         )
         return not any(apart) and all(act.waits for act in self.acts)
+
+    @property
+    def waited(self) -> bool:
+        """True where the controller chose to do nothing; after it has acted, that is no wait."""
+        return any(act.waits for act in self.acts) and not any(act.acts for act in self.acts)
 
     @property
     def risk(self) -> Risk | None:

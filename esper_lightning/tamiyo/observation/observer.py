@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from esper_lightning.karn import Blueprint
-from esper_lightning.leyline import CommandKind, InvalidArgument, LayerState, SystemState
+from esper_lightning.leyline import (
+    CommandKind,
+    InvalidArgument,
+    LayerState,
+    SeedState,
+    SystemState,
+)
 from esper_lightning.leyline.arguments import check_whole
 from esper_lightning.tamiyo.budget import GrowthBudget
 from esper_lightning.tamiyo.observation import blueprints, layers, pairs, run, slots
@@ -22,6 +28,7 @@ from esper_lightning.tamiyo.observation.topology import topology
 from esper_lightning.tamiyo.plateau import MIN_POINTS
 from esper_lightning.tamiyo.policy import Choice, restore
 from esper_lightning.tamiyo.shortlist import Shortlist
+from esper_lightning.tamiyo.trial import has_passed
 
 Rows = npt.NDArray[np.float32]
 
@@ -118,7 +125,7 @@ class Observer:
         self._history = restore(History, state, policy=policy)
 
     def _legal(self, state: SystemState) -> npt.NDArray[np.bool_]:
-        told = [[kind in slot.legal for kind in self._kinds] for slot in state.slots]
+        told = [[_may(kind, slot) for kind in self._kinds] for slot in state.slots]
         return np.array(told, dtype=np.bool_).reshape(-1, len(KINDS))
 
     def _slots(self, state: SystemState, fits: npt.NDArray[np.bool_]) -> Rows:
@@ -161,3 +168,8 @@ class Observer:
             told = [blueprints.features(each) for each in prices.blueprints]
             self._candidates = prices.blueprints, rows(told, blueprints.NAMES)
         return self._candidates[1]
+
+
+def _may(kind: CommandKind | None, slot: SeedState) -> bool:
+    """Whether it would be done: what G4 has not let pass is refused."""
+    return kind in slot.legal and (kind is not CommandKind.FOSSILIZE or has_passed(slot))

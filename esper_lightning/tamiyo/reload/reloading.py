@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 KEPT = 3
 """Policies that are kept: the run's own, the one that decides, and the one before it."""
 
+MAX_LOOKS = 3
+"""Versions that are looked at in one boundary: a broken one must not hide the good one below it,
+as where a run begins with all that was ever published, and a flood must not cost more."""
+
 MAX_TOLD = 8
 """Refusals of one boundary that are recorded one by one; a flood's others are counted in one."""
 
@@ -86,11 +90,12 @@ class _Saved(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Reloading(Policy):
     """Decides as a policy does, until a newer version of it comes and proves itself.
 
-    At each boundary the source is asked, and the highest of the versions that came is looked at. It
-    must be of this policy's name, and above every version that was ever looked at. It is loaded and
-    tried: it decides on the run's last boundaries, in their order, and so gets to know the run.
-    All that it chooses there must be legal, see ``checking.checked``, and what it remembers must
-    survive a checkpoint. Then it decides, at this same boundary.
+    At each boundary the source is asked, and the highest of the versions that came is looked at;
+    where that is refused the next one, a few at most. It must be of this policy's name, and above
+    every version that was looked at before this boundary. It is loaded and tried: it decides on the
+    run's last boundaries, in their order, and so gets to know the run. All that it chooses there
+    must be legal, see ``checking.checked``, and what it remembers must survive a checkpoint. Then
+    it decides, at this same boundary.
 
     From then on it goes at once, and the version before it decides at the same boundary, if it
     raises or chooses what is not legal; and, in its first boundaries, if the risk is ``ORANGE`` or
@@ -196,49 +201,48 @@ class Reloading(Policy):
     # -- newer ones -------------------------------------------------------------------------------
 
     def _renew(self, state: SystemState) -> None:
-        """Install the best of what came, if it proves itself; all else that came is refused."""
+        """Install the highest of what came that proves itself."""
         offered = self._source.poll()
         refusals = [(0, reason) for reason in self._source.refusals()]
-        best = self._best(offered, refusals)
-        if best is not None:
-            self._newest = best.version
+        for version, rivals in self._best(offered, refusals):
+            self._newest = max(self._newest, version)
+            if len(rivals) > 1:
+                self._remember(*rivals)
+                refusals.append((version, f"{len(rivals)} different ones have its version"))
+                continue
             try:
-                policy = self._tried(best)
+                policy = self._tried(rivals[0])
             except Exception as error:  # pylint: disable=broad-exception-caught
-                refusals.append((best.version, _words(error)))
-                self._remember(best)
+                refusals.append((version, _words(error)))
+                self._remember(rivals[0])
             else:
-                self._install(policy, best, state)
+                self._install(policy, rivals[0], state)
+                break
         for version, reason in _bounded(refusals):
             log.warning("a policy was refused: %s", reason)
             self._note(state, PolicyStep.REFUSED, self.version, version, reason)
 
     def _best(
         self, offered: Sequence[PolicyUpdate], refusals: list[tuple[int, str]]
-    ) -> PolicyUpdate | None:
-        """The highest version that may be looked at; why not is added to ``refusals``."""
-        fitting = []
+    ) -> list[tuple[int, list[PolicyUpdate]]]:
+        """The highest versions that may be looked at, descending, each with what claims to be it.
+
+        Why others may not is added to ``refusals``.
+        """
+        fitting: dict[int, dict[str, PolicyUpdate]] = {}
         for update in offered:
             if update.name != self.name:
                 why = f"it is of the policy {update.name[:80]!r}; {self.name!r} decides here"
             elif update.version <= self._newest:
                 why = f"it is version {update.version}; {self._newest} was here already"
             else:
-                fitting.append(update)
+                fitting.setdefault(update.version, {})[update.digest] = update
                 continue
             if update not in self._told and update != self._line[-1].update:
                 self._remember(update)
                 refusals.append((update.version, why))
-        if not fitting:
-            return None
-        best = max(fitting, key=lambda each: each.version)
-        rivals = {each.digest: each for each in fitting if each.version == best.version}
-        if len(rivals) == 1:
-            return best
-        self._newest = best.version
-        self._remember(*rivals.values())
-        refusals.append((best.version, f"{len(rivals)} different ones have its version"))
-        return None
+        best = sorted(fitting.items(), reverse=True)[:MAX_LOOKS]
+        return [(version, list(rivals.values())) for version, rivals in best]
 
     def _tried(self, update: PolicyUpdate) -> Policy:
         """The policy of an update, which has decided on what is kept of this run.

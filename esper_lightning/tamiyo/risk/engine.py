@@ -101,7 +101,8 @@ class RiskEngine:
             fallback: asked once at every boundary, used from ORANGE on.
 
         Returns:
-            As a policy's: at most one choice a slot, or one NOOP, each with its risk; beside
+            As a policy's: at most one choice a slot, or one NOOP, each with its risk; a NOOP
+            behind what the policy does, which is its choice to do no more, stands last; beside
             these, those that are refused. Every one that is not refused is legal.
         """
         is_critical = self._assess(state)

@@ -72,8 +72,9 @@ class Performance(msgspec.Struct, forbid_unknown_fields=True):
         if not math.isfinite(value):
             self._note(1.0)
             return Reading(1.0, f"{objective.name} is {value}")
-        value = value if objective.mode == "min" else -value
-        reading = self._judge(value, objective.name)
+        sign = 1 if objective.mode == "min" else -1
+        value *= sign
+        reading = self._judge(value, objective.name, sign=sign)
         self.first = value if self.first is None else self.first
         if reading is None:
             self.values = [*self.values, value]
@@ -90,18 +91,18 @@ class Performance(msgspec.Struct, forbid_unknown_fields=True):
         self.worsening = worsening
         self.bad = self.bad + 1 if worsening >= SERIOUS else 0
 
-    def _judge(self, value: float, name: str) -> Reading | None:
+    def _judge(self, value: float, name: str, *, sign: int) -> Reading | None:
         if len(self.values) < ENOUGH or self.first is None:
             return None
         best = self._best()
         worse = value - best - NOISE * _noise(self.values)
         if not worse > 0:
-            return Reading(0.0, f"{name} is {abs(value):.4g}, within what is usual")
+            return Reading(0.0, f"{name} is {sign * value:.4g}, within what is usual")
         lost = min(1.0, quotient(worse, self.first - best)) if self.first > best else 1.0
         relative = min(1.0, quotient(worse, abs(best)))
         return Reading(
             within(math.sqrt(lost * relative)),
-            f"{name} went from {abs(best):.4g} to {abs(value):.4g}",
+            f"{name} went from {sign * best:.4g} to {sign * value:.4g}",
         )
 
     def _best(self) -> float:

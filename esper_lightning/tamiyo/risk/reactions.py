@@ -104,11 +104,11 @@ class Reaction:
             why_not = "" if choice.refused else self._why_not(choice, seen)
             seen.append(_refuse(choice, why_not) if why_not else choice)
         taken = {choice.slot for choice in seen if not choice.refused}
-        seen += [choice for slot, choice in self._rules.items() if slot not in taken]
         for slot, rule in self._rules.items():
             if rule.kind is CommandKind.PAUSE:
                 self.pauses.mark(slot)
-        return _one_noop(seen, self._say("nothing is done"))
+        rules = [choice for slot, choice in self._rules.items() if slot not in taken]
+        return _one_noop(seen, rules, self._say("nothing is done"))
 
     def _rolls_back(self) -> bool:
         """True where what went wrong is undone: something that grew can have harmed it.
@@ -223,17 +223,24 @@ def _refuse(choice: Choice, why: str) -> Choice:
     return choice if choice.refused else replace(choice, refused=f"risk: {why}")
 
 
-def _one_noop(choices: Sequence[Choice], why: str) -> list[Choice]:
-    """As every policy's: one NOOP where nothing is done, and none where anything is."""
-    acts = any(not each.refused and each.kind is not CommandKind.NOOP for each in choices)
+def _one_noop(choices: Sequence[Choice], rules: Sequence[Choice], why: str) -> list[Choice]:
+    """As every policy's: one NOOP where nothing is done; where anything is, one behind it or none.
+
+    Args:
+        choices: the policy's. Its NOOP behind what it does is its choice to do no more.
+        rules: what is done besides.
+        why: nothing is done, where the policy does not even wait.
+    """
     done: list[Choice] = []
-    waits = False
+    noops: list[Choice] = []
     for choice in choices:
-        if choice.refused or choice.kind is not CommandKind.NOOP:
-            done.append(choice)
-        elif acts or waits:
-            done.append(_refuse(choice, "it does not wait here"))
-        else:
-            waits = True
-            done.append(choice)
-    return done if acts or waits else [*done, *wait(why)]
+        waits = choice.kind is CommandKind.NOOP and not choice.refused
+        (noops if waits else done).append(choice)
+    kinds = {each.kind for each in done if not each.refused}
+    waits = not kinds and not rules
+    if waits and not noops:
+        noops = wait(why)
+    # Nothing follows a ROLLBACK.
+    num = int(waits or bool(kinds - {CommandKind.ROLLBACK}))
+    refused = [_refuse(each, "it does not wait here") for each in noops[num:]]
+    return [*done, *refused, *rules, *noops[:num]]
