@@ -10,12 +10,14 @@ from pathlib import Path
 
 from esper_lightning.evidence.frontier import rows
 from esper_lightning.evidence.frontier.arms import ARMS, Done, with_needs
+from esper_lightning.evidence.frontier.elsewhere import run_all_by
 from esper_lightning.evidence.frontier.figures import save_figures
 from esper_lightning.evidence.frontier.outcomes import outcomes
 from esper_lightning.evidence.frontier.pool import Run, run_all
 from esper_lightning.evidence.frontier.rows import Row
 from esper_lightning.evidence.frontier.tables import report
 from esper_lightning.evidence.frontier.tasks import TASKS, Task
+from esper_lightning.evidence.rollouts.ray_tasks import RayTasks
 
 ROWS_NAME = "rows.jsonl"
 REPORT_NAME = "report.md"
@@ -37,7 +39,10 @@ def main(arguments: Sequence[str]) -> None:
         runs = _runs(options, kept, path)
         print(f"{len(runs)} runs to do, {len(kept)} are there", flush=True)
         tell = partial(print, flush=True)
-        failures = run_all(runs, train=options.train, jobs=options.jobs, tell=tell)
+        carry_out = run_all
+        if options.ray is not None:
+            carry_out = partial(run_all_by, RayTasks(address=options.ray))
+        failures = carry_out(runs, train=options.train, jobs=options.jobs, tell=tell)
     if kept:
         found = list(kept.values())
         text = report(
@@ -61,8 +66,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=_seeds, nargs="+", default=[range(5)], metavar="A-B")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time on a machine")
     parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
+    parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster that carries out runs")
     parser.add_argument("--directory", type=Path, default=Path("outputs/frontier"))
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     parser.add_argument(

@@ -1,33 +1,15 @@
-"""Runs of ``train.py``, several at a time, each in a fresh process that has imported everything.
+"""Runs of ``train.py``, several at a time, each after those that it needs."""
 
-A server process imports torch, Lightning and ``train.py`` once and does nothing else; each run is a
-fork of it. A run is then what ``python train.py`` with the same overrides is, without the seconds
-that importing takes.
-"""
-
-import importlib
-import multiprocessing
-import os
-import shutil
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Self
 
-from esper_lightning.leyline import EsperError
+from esper_lightning.evidence.frontier.process import LOG_NAME, RunProcess, imported
 
-LOG_NAME = "output.log"
-
-USED_LATER = ("sklearn.datasets",)
-"""What ``train.py`` imports only where it is needed, and which takes as long as a short run."""
-
-
-class RunFailed(EsperError):
-    """A run of ``train.py`` that did not end well."""
+TRIES = 3
+"""Of a run whose process is lost: killed by a person, or for memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,102 +21,128 @@ class Run:
         needs: names of runs that come first.
         folder: its output directory.
         overrides: of ``train.py``, asked for when its turn has come.
-        finish: called when it is done.
+        finish: called with them when it is done.
+        fail: called with why it failed.
     """
 
     name: str
     needs: Sequence[str]
     folder: Path
     overrides: Callable[[], Sequence[str]]
-    finish: Callable[[Sequence[str]], None]
+    finish: Callable[[Sequence[str]], None] | None = None
+    fail: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Begun:
+    run: Run
+    overrides: Sequence[str]
+    tries: int = 1
 
 
 def run_all(
-    runs: Sequence[Run], *, train: Path, jobs: int, tell: Callable[[str], None]
+    runs: Sequence[Run],
+    *,
+    train: Path,
+    jobs: int,
+    tell: Callable[[str], None],
+    limit_s: float | None = None,
 ) -> list[str]:
     """Carry out all runs, each after those that it needs.
 
-    A run that fails leaves out those that need it, and no others.
+    A run whose process is lost is begun again. One that fails by itself or takes too long is not:
+    it leaves out those that need it, and no others.
 
     Args:
         runs: in the order in which they are preferred.
         train: path of ``train.py``.
         jobs: runs at a time.
         tell: takes a line for each run.
+        limit_s: seconds that a run may take; None for any.
 
     Returns:
         What failed, in words.
     """
     failures: list[str] = []
+    failed: set[str] = set()
     waiting = {run.name: run for run in runs}
-    running: dict[Future[None], tuple[Run, Sequence[str]]] = {}
-    lost: set[str] = set()
     done = 0
-    with _processes(train, jobs) as pool:
-        while waiting or running:
-            for run in _ready(waiting, running, lost, room=jobs - len(running)):
-                del waiting[run.name]
-                overrides = run.overrides()
-                running[pool.submit(_train, train.stem, run.folder, tuple(overrides))] = (
-                    run,
-                    overrides,
-                )
-            for run in [run for run in waiting.values() if lost.intersection(run.needs)]:
-                del waiting[run.name]
-                lost.add(run.name)
-                failures.append(f"{run.name}: left out, because what it needs failed")
-            if not running:
-                continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                run, overrides = running.pop(future)
+
+    def fail(run: Run, why: str) -> None:
+        failed.add(run.name)
+        failures.append(f"{run.name}: {why}")
+        if run.fail is not None:
+            run.fail(why)
+
+    with imported(train), _Underway(train, tell=tell, limit_s=limit_s) as underway:
+        while waiting or underway.names:
+            busy = waiting.keys() | underway.names | failed
+            for run in _ready(waiting.values(), busy)[: jobs - len(underway.names)]:
+                underway.begin(waiting.pop(run.name))
+            for run in [run for run in waiting.values() if failed.intersection(run.needs)]:
+                fail(waiting.pop(run.name), "left out, because what it needs failed")
+            for run, overrides, why in underway.over():
                 done += 1
-                error = future.exception()
-                if error is None:
-                    run.finish(overrides)
-                    tell(f"{done} of {len(runs)}: {run.name}")
-                else:
-                    lost.add(run.name)
-                    failures.append(f"{run.name}: {error}")
+                if why:
+                    fail(run, why)
                     tell(f"{done} of {len(runs)}: {run.name} failed, see {run.folder / LOG_NAME}")
+                    continue
+                if run.finish is not None:
+                    run.finish(overrides)
+                tell(f"{done} of {len(runs)}: {run.name}")
     return failures
 
 
-def _ready(
-    waiting: dict[str, Run],
-    running: dict[Future[None], tuple[Run, Sequence[str]]],
-    lost: set[str],
-    *,
-    room: int,
-) -> list[Run]:
-    busy = {run.name for run, _ in running.values()} | waiting.keys() | lost
-    return [run for run in waiting.values() if not busy.intersection(run.needs)][:room]
+def _ready(waiting: Iterable[Run], busy: Container[str]) -> list[Run]:
+    return [run for run in waiting if not any(name in busy for name in run.needs)]
 
 
-@contextmanager
-def _processes(train: Path, jobs: int) -> Iterator[ProcessPoolExecutor]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([train.stem, *USED_LATER])
-    sys.path.insert(0, str(train.parent.resolve()))
-    try:
-        with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-            yield pool
-    finally:
-        sys.path.pop(0)
+class _Underway:
+    """Runs that have begun; on leaving the ``with`` they are ended."""
 
+    def __init__(self, train: Path, *, tell: Callable[[str], None], limit_s: float | None) -> None:
+        self._train, self._tell, self._limit_s = train, tell, limit_s
+        self._begun: dict[RunProcess, _Begun] = {}
 
-def _train(module: str, folder: Path, overrides: Sequence[str]) -> None:
-    """In a process of its own: what ``python train.py`` does, in a fresh folder."""
-    main: Any = importlib.import_module(module).main  # is imported already, by the server
-    if folder.exists():
-        shutil.rmtree(folder)  # what an interrupted run left behind
-    folder.mkdir(parents=True)
-    with (folder / LOG_NAME).open("wb") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    sys.argv = ["train.py", f"hydra.run.dir='{folder}'", *overrides]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        main()
-    except (Exception, SystemExit) as error:  # pylint: disable=broad-exception-caught
-        traceback.print_exc()  # into the log; the other process is told in a line
-        raise RunFailed(f"{type(error).__name__}: {error}") from None
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for process in self._begun:
+            process.end()
+
+    @property
+    def names(self) -> set[str]:
+        return {begun.run.name for begun in self._begun.values()}
+
+    def begin(self, run: Run) -> None:
+        self._start(_Begun(run=run, overrides=run.overrides()))
+
+    def over(self) -> list[tuple[Run, Sequence[str], str]]:
+        """Wait until one is over, if any has begun.
+
+        Returns:
+            Those that are, with their overrides, and why they failed: nothing where they did not.
+        """
+        if not self._begun:
+            return []
+        RunProcess.wait(self._begun)
+        found = []
+        for process in [process for process in self._begun if process.is_over]:
+            begun = self._begun.pop(process)
+            is_lost, why = process.end()
+            if is_lost and begun.tries < TRIES:
+                self._tell(f"{begun.run.name}: {why}; it is begun again")
+                self._start(replace(begun, tries=begun.tries + 1))
+            else:
+                found.append((begun.run, begun.overrides, why))
+        return found
+
+    def _start(self, begun: _Begun) -> None:
+        process = RunProcess(self._train, begun.run.folder, begun.overrides, limit_s=self._limit_s)
+        self._begun[process] = begun

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from esper_lightning.evidence.report import write
 from esper_lightning.evidence.rollouts.contest import contest, halved, render, results
+from esper_lightning.evidence.rollouts.ray_tasks import RayTasks
 from esper_lightning.evidence.rollouts.runs import Runs
 from esper_lightning.tamiyo.learned.stored import DEFAULT
 
@@ -25,14 +26,16 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--other-seeds", type=int, default=3, help="by which schedules are chosen (3)"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (2)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time on a machine (2)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster that carries out runs")
     parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
     parser.add_argument("--folder", type=Path, default=Path("outputs/policies"), help="of all runs")
     parser.add_argument("--out", type=Path, default=Path("outputs/evidence/policies.json"))
     options = parser.parse_args(arguments)
     policies = {"learned": DEFAULT, **dict(options.policies)}
+    machines = None if options.ray is None else RayTasks(address=options.ray)
     found = contest(
-        Runs(folder=options.folder, train=options.train, jobs=options.jobs),
+        Runs(folder=options.folder, train=options.train, jobs=options.jobs, machines=machines),
         policies,
         num_tasks=options.tasks,
         num_seeds=options.seeds,

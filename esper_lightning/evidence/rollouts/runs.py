@@ -7,17 +7,16 @@ same task and seed.
 
 import hashlib
 import logging
+import math
+import sys
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 
-from esper_lightning.evidence.frontier.pool import Run, run_all
 from esper_lightning.evidence.rollouts.families import training_task
-from esper_lightning.leyline import DecodeError, InvalidArgument, RunSummary, decode
-from esper_lightning.leyline.arguments import check_whole
+from esper_lightning.evidence.rollouts.shares import Machines, carried_out, here, is_done
+from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.nissa.versions import versions
-from esper_lightning.simic.recording import FINISHED, SUMMARY_NAME
 from esper_lightning.simic.rollouts import Assignment, Pair, Rollouts
 
 log = logging.getLogger(__name__)
@@ -25,26 +24,37 @@ log = logging.getLogger(__name__)
 NEVER = ("tamiyo=never",)
 """Who decides in a twin."""
 
-TRIES = 3
-"""Of a run whose process was killed."""
-
 
 class Runs:
     """Carries out runs, several at a time, in processes that have imported everything.
 
     Args:
-        folder: of all runs.
+        folder: of all runs; all machines see it.
         train: path of ``train.py``.
-        jobs: runs at a time, at least 1.
+        jobs: runs at a time on a machine, at least 1.
+        limit_s: seconds that a run may take, above 0 and finite.
+        machines: carries them out elsewhere; None is this machine.
+        share: runs that such a machine is given at a time, at least 1.
 
     Raises:
-        InvalidArgument: there is no such file, or no job.
+        InvalidArgument: there is no such file, or a number is not allowed.
     """
 
     def __init__(
-        self, *, folder: Path | str, train: Path | str = "train.py", jobs: int = 2
+        self,
+        *,
+        folder: Path | str,
+        train: Path | str = "train.py",
+        jobs: int = 2,
+        limit_s: float = 600.0,
+        machines: Machines | None = None,
+        share: int = 16,
     ) -> None:
         check_whole("jobs", jobs, least=1)
+        check_whole("share", share, least=1)
+        check_number("limit_s", limit_s)
+        if not 0 < limit_s < math.inf:
+            raise InvalidArgument(f"limit_s must be above 0 and finite, got {limit_s}")
         self._train = Path(train).resolve()
         if not self._train.is_file():
             raise InvalidArgument(
@@ -52,10 +62,18 @@ class Runs:
             )
         self._folder = Path(folder).resolve()
         self._jobs = jobs
-        self._versions = "\n".join(f"{name} {found}" for name, found in sorted(versions().items()))
+        self._limit_s = limit_s
+        self._machines = machines or here
+        # On this machine jobs would wait, between two shares, for the last run of the first.
+        self._size = share if machines is not None else sys.maxsize
+        self._versions = versions()
 
     def __call__(self, assignments: Sequence[Assignment]) -> list[Pair | None]:
-        """Carry out what was not carried out before; None for a run that failed, or its twin."""
+        """Carry out what was not carried out before; None for a run that failed, or its twin.
+
+        Raises:
+            OtherVersions: a machine would come to other numbers.
+        """
         pairs = [self._pair(each) for each in assignments]
         wanted = {
             folder: options
@@ -65,41 +83,17 @@ class Runs:
                 (pair.run, self._options(each, each.deciding)),
             )
         }
-        for _ in range(TRIES):
-            left = {folder: options for folder, options in wanted.items() if not is_done(folder)}
-            if not left:
-                break
-            try:
-                self._carry_out(left)
-            except BrokenProcessPool as error:
-                log.warning("a process of a run was killed, it is run again: %s", error)
-            else:
-                break
-        return [pair if is_done(pair.run) and is_done(pair.twin) else None for pair in pairs]
-
-    def _carry_out(self, wanted: dict[Path, tuple[str, ...]]) -> None:
-        killed: list[str] = []
-        failures = run_all(
-            [
-                Run(
-                    name=folder.name,
-                    needs=(),
-                    folder=folder,
-                    overrides=partial(tuple, options),
-                    finish=_nothing,
-                )
-                for folder, options in wanted.items()
-            ],
+        failures = carried_out(
+            wanted,
+            self._machines,
             train=self._train,
             jobs=self._jobs,
-            tell=log.debug,
+            limit_s=self._limit_s,
+            size=self._size,
         )
-        for each in failures:
-            log.warning("a run failed: %s", each)
-            if "terminated abruptly" in each:
-                killed.append(each)
-        if killed:
-            raise BrokenProcessPool(killed[0])
+        for folder, why in failures.items():
+            log.warning("a run failed: %s: %s", folder.name, why)
+        return [pair if is_done(pair.run) and is_done(pair.twin) else None for pair in pairs]
 
     def _pair(self, assignment: Assignment) -> Pair:
         return Pair(
@@ -112,23 +106,9 @@ class Runs:
         return (*assignment.task.options, *deciding, f"seed={assignment.seed}")
 
     def _place(self, options: Sequence[str]) -> Path:
-        told = "\n".join([self._versions, *options])
+        there = (f"{name} {version}" for name, version in sorted(self._versions.items()))
+        told = "\n".join([*there, *options])
         return self._folder / hashlib.sha256(told.encode()).hexdigest()[:20]
-
-
-def _nothing(overrides: Sequence[str]) -> None:
-    """A run that is done leaves its record; there is no more to do."""
-
-
-def is_done(folder: Path) -> bool:
-    """Whether a run came to its end there."""
-    try:
-        found: RunSummary = decode(
-            (folder / SUMMARY_NAME).read_bytes(), RunSummary, what=str(folder)
-        )
-    except (OSError, DecodeError):
-        return False
-    return found.outcome == FINISHED
 
 
 def on_training_tasks(
@@ -136,6 +116,7 @@ def on_training_tasks(
     folder: Path | str,
     train: Path | str = "train.py",
     jobs: int = 2,
+    machines: Machines | None = None,
     num: int = 64,
     per_task: int = 4,
     seed: int = 0,
@@ -144,7 +125,7 @@ def on_training_tasks(
     place = Path(folder)
     return Rollouts(
         tasks=training_task,
-        carry_out=Runs(folder=place / "runs", train=train, jobs=jobs),
+        carry_out=Runs(folder=place / "runs", train=train, jobs=jobs, machines=machines),
         folder=place / "policies",
         num=num,
         per_task=per_task,
