@@ -14,6 +14,7 @@ from esper_lightning.callbacks.kasmina import Kasmina
 from esper_lightning.callbacks.live_table import LiveTable
 from esper_lightning.callbacks.logger_events import LoggerEvents
 from esper_lightning.callbacks.neptune_logger import NeptuneLogger
+from esper_lightning.callbacks.nissa import Nissa
 from esper_lightning.callbacks.oona import Oona
 from esper_lightning.callbacks.summary import Summary
 from esper_lightning.callbacks.tamiyo import Tamiyo
@@ -30,6 +31,7 @@ __all__ = [
     "LiveTable",
     "LoggerEvents",
     "NeptuneLogger",
+    "Nissa",
     "Oona",
     "Summary",
     "Tamiyo",

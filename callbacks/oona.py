@@ -49,9 +49,6 @@ class Oona(Callback):
             ``default_root_dir``.
         every_n_steps: optimiser steps between two packets of telemetry.
 
-    Attributes:
-        published: figures of the run's publisher, once it has ended.
-
     Raises:
         InvalidArgument: ``every_n_steps`` is not positive.
         BusUnavailable: at the start of a fit, the server that ``url`` names cannot be started.
@@ -67,7 +64,7 @@ class Oona(Callback):
         self.url = url or "auto"
         self.folder = folder
         self.every_n_steps = every_n_steps
-        self.published: Published | None = None
+        self._published: Published | None = None
         self._connection: Connection | None = None
         self._publisher: Publisher | None = None
         self._run_id = ""
@@ -107,6 +104,11 @@ class Oona(Callback):
         self._is_new = False  # what comes at once is an earlier fit's
         find(trainer).subscribe(self._tell)
         self._is_new = True
+
+    @property
+    def published(self) -> Published | None:
+        """Figures of the run's publisher as they stand, or as it left them; None without one."""
+        return self._publisher.figures() if self._publisher is not None else self._published
 
     def report_services(self, services: Services) -> Services:
         """``services`` with how the bus stands, where there is one."""
@@ -179,8 +181,8 @@ class Oona(Callback):
         self._publisher = self._connection = None
         if publisher is not None:
             publisher.close(CLOSING_S)
-            self.published = publisher.figures()
-            self._tell_end(self.published)
+            self._published = publisher.figures()
+            self._tell_end(self._published)
         if connection is not None:
             connection.close()
 

@@ -291,11 +291,15 @@ class Tezzeret(Callback):
     def _prepare(self, asked: Recipe) -> None:
         """On a thread of its own: have the outcome at hand, if it is known or can be made."""
         assert self._stock is not None
+        workshop = self._workshop
         try:
-            if not self._stock.prefetch(asked) and self._workshop is not None:
-                self.tally.compile_s += self._workshop.make(asked).seconds
+            if not self._stock.prefetch(asked) and workshop is not None:
+                self.tally.compile_s += workshop.make(asked).seconds
                 self._stock.prefetch(asked)
         except NotMade as error:
             log.info("%s was not made: %s", asked, error)
         except (EsperError, OSError) as error:
             log.warning("%s stays eager: %s", asked, error)
+        finally:
+            if workshop is not None:
+                self.tally.retries = workshop.retries

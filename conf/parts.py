@@ -124,7 +124,7 @@ def build_callbacks(cfg: DictConfig, kind: type) -> list[Any]:
     if cfg.get("kasmina"):
         _check_not_null(cfg, "kasmina.rules", "governor.rules", "tamiyo.policy")
         _check_not_null(cfg, "tamiyo.policy.budget")
-        names = ("kasmina", "governor", "tamiyo", "tezzeret", "oona")
+        names = ("kasmina", "governor", "tamiyo", "tezzeret", "oona", "nissa")
         growing = {name: cfg.get(name) for name in names}
         return [build(node, name) for name, node in growing.items() if node] + given
     others = [item for item in given if not isinstance(item, WATCHING_GROWTH)]

@@ -1,12 +1,13 @@
-"""Look at runs: ``python -m esper_lightning.nissa {explain}``.
+"""Look at runs, and rehearse failures: ``python -m esper_lightning.nissa {explain,drill}``.
 
-It ends with 0 if all is well; with 1 if a record is damaged; with 2 if there is none, or none that
-can be used.
+It ends with 0 if all is well; with 1 if a record is damaged or a drill failed; with 2 if there is
+none, or none that can be used.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from esper_lightning.leyline import DecodeError, EsperError, InvalidArgument, RunSummary, decode
@@ -15,6 +16,9 @@ from esper_lightning.nissa.journal import JOURNAL_NAME, read_journal
 
 PROBLEM, UNUSABLE = 1, 2
 """Exit codes beside 0."""
+
+ALL = "all"
+"""Stands for every drill."""
 
 SUMMARY_NAME = "summary.json"
 """Of the run's summary, beside its journal."""
@@ -37,11 +41,11 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m esper_lightning.nissa",
-        description="Look at runs.",
-        epilog="Exit codes: 0 all is well; 1 a record is damaged; 2 there is none that can be "
-        "used.",
+        description="Look at runs, and rehearse failures.",
+        epilog="Exit codes: 0 all is well; 1 a record is damaged or a drill failed; 2 there is "
+        "none that can be used.",
     )
-    commands = parser.add_subparsers(required=True, metavar="{explain}")
+    commands = parser.add_subparsers(required=True, metavar="{explain,drill}")
 
     def add(name: str, told: str, command: object) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
@@ -51,7 +55,29 @@ def _parser() -> argparse.ArgumentParser:
     explaining = add("explain", "tell a run decision by decision, as a page of Markdown", _explain)
     explaining.add_argument("run", type=Path, metavar="RUN", help=f"its folder, or {JOURNAL_NAME}")
     explaining.add_argument("--out", type=Path, metavar="FILE", help="to write (standard output)")
+    drilling = add("drill", "let something fail in a short run, and see what is done", _drill)
+    drilling.add_argument("drill", nargs="?", help="its name, or all; without, they are listed")
     return parser
+
+
+def _drill(asked: argparse.Namespace) -> int:
+    # Here, since it imports all that trains.
+    from esper_lightning.nissa.drills import (  # pylint: disable=import-outside-toplevel
+        DRILLS,
+        play,
+    )
+
+    if asked.drill is None:
+        for drill in DRILLS.values():
+            print(f"{drill.name:<20} {drill.text}")
+        return 0
+    if asked.drill not in {*DRILLS, ALL}:
+        raise InvalidArgument(
+            f"there is no drill {asked.drill!r}; there are {', '.join(DRILLS)}, and {ALL}"
+        )
+    names = tuple(DRILLS) if asked.drill == ALL else (asked.drill,)
+    failed = [name for name in names if play(DRILLS[name], partial(print, flush=True))]
+    return PROBLEM if failed else 0
 
 
 def _explain(asked: argparse.Namespace) -> int:

@@ -54,6 +54,10 @@ class Remote(Policy):
         folder: where an embedded bus of this run has its files.
         deadline_s: seconds that a boundary may wait.
 
+    Attributes:
+        num_late: answers that came after their deadline.
+        num_unanswered: boundaries at which none came in time.
+
     Raises:
         InvalidArgument: the deadline is not positive; at the first boundary, the url is none.
         KeyRequired: at the first boundary, the bus is shared and there is no key to sign with.
@@ -68,6 +72,7 @@ class Remote(Policy):
             raise InvalidArgument(f"deadline_s is more than 0 seconds, got {deadline_s}")
         self.deadline_s = deadline_s
         self.num_late = 0
+        self.num_unanswered = 0
         self._url = url
         self._folder = None if folder is None else Path(folder)
         self._attempt = secrets.token_hex(8)
@@ -79,6 +84,7 @@ class Remote(Policy):
         """What the controller answers; to wait where it does not."""
         is_trial = self._breaker.allows()
         if self._line is None and not is_trial:
+            self.num_unanswered += 1
             return wait("the bus could not be reached, and it is too early to try again")
         began = time.monotonic()
         patience = self.deadline_s if is_trial else 0.0
@@ -103,6 +109,7 @@ class Remote(Policy):
                 self._hang_up()
         waited_s = time.monotonic() - began
         if answer is None:
+            self.num_unanswered += 1
             if is_trial:  # one that nobody waited for says nothing
                 self._breaker.failed()
             return [*wait(f"no answer of the controller within {waited_s:.2f} s"), *late]

@@ -28,6 +28,7 @@ class Tally(msgspec.Struct, kw_only=True):
         unknown: branches that nothing is known of, or whose artifact could not be used.
         damaged: artifacts that could not be used.
         lookup_ms: time of the last look-ups at the library, the loading of code included.
+        retries: outcomes whose making failed and was tried once more.
         compile_s: seconds that making outcomes took, in the background.
         take_ms: time that all branches of the last boundary with new ones waited for code.
         fallbacks: calls of a compiled branch that ran eager, because they were called otherwise.
@@ -38,6 +39,7 @@ class Tally(msgspec.Struct, kw_only=True):
     unknown: int = 0
     damaged: int = 0
     lookup_ms: list[float] = []
+    retries: int = 0
     compile_s: float = 0.0
     take_ms: float = 0.0
     fallbacks: int = 0

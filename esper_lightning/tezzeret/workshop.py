@@ -60,6 +60,9 @@ class Workshop:
         timeout: seconds that a child may take for each of its two steps.
         min_speedup: over eager, below which the outcome is eager.
 
+    Attributes:
+        retries: compilations that were tried once more, after one that failed.
+
     Raises:
         InvalidArgument: a value that is not allowed.
         LibraryReadOnly: outcomes could not be kept.
@@ -85,6 +88,7 @@ class Workshop:
         self.library = library
         self.timeout = timeout
         self.min_speedup = min_speedup
+        self.retries = 0
         self._folder = library.root / "tezzeret"
         self._journal = Journal(self._folder / "journal.jsonl")
         self._pool = ThreadPoolExecutor(limit, thread_name_prefix="tezzeret")
@@ -166,6 +170,9 @@ class Workshop:
             if not is_supported():
                 failures = [f"torch {torch.__version__} cannot save compiled code"] * MAX_TRIES
             while examined is None and len(failures) < MAX_TRIES:
+                if failures:
+                    with self._guard:
+                        self.retries += 1
                 self._journal.write(Line(key=name, event="begun", recipe=str(asked)))
                 try:
                     examined, parts = self._try(asked, name)

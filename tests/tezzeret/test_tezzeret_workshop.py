@@ -132,6 +132,7 @@ def test_what_fails_once_is_tried_again(shop: Workshop, library: Library, steps:
     steps.failing = ["no luck"]
     assert shop.make(mlp()).is_compiled
     assert steps.told == ["make", "make", "examine"]
+    assert shop.retries == 1
     assert events(library) == ["begun", "failed", "begun", "ended", "decided"]
 
 
