@@ -19,8 +19,10 @@ from esper_lightning.evidence import (
     widening,
 )
 from esper_lightning.evidence.bus import command as bus
+from esper_lightning.evidence.dashboard import command as dashboard
 from esper_lightning.evidence.frontier import command as frontier
 from esper_lightning.evidence.rollouts import command as policies
+from esper_lightning.evidence.rollouts import learning_command as learning
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "frontier": frontier.main,
@@ -29,9 +31,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "incubation": incubation.main,
     "compiling": compiling.main,
     "controller": controller.main,
+    "dashboard": dashboard.main,
     "device": device.main,
     "planting": planting.main,
     "published": published.main,
+    "learning": learning.main,
     "policies": policies.main,
     "memory": memory.main,
     "library": library.main,

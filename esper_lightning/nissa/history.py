@@ -5,6 +5,7 @@ happened at ``e + 1``.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -214,10 +215,12 @@ def _lane(
     first_seen = seen[0][1].stage if seen else SeedStage.UNKNOWN
     stage = changes[0].before if changes else first_seen
     spans: list[Span] = []
+    times = [when for when, _ in seen]
     since = start
     for when, after in [*((_time(c, start), c.after) for c in changes), (end, stage)]:
         if when > since:
-            alphas = tuple((t, slot.alpha) for t, slot in seen if since < t <= when)
+            within = seen[bisect_right(times, since) : bisect_right(times, when)]
+            alphas = tuple((t, slot.alpha) for t, slot in within)
             spans.append(Span(stage=stage, start=since, end=when, alphas=alphas))
             since = when
         stage = after

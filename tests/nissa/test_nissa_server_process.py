@@ -1,0 +1,117 @@
+"""Mission control as a process of its own, and in a thread beside a run."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+from lightning.pytorch import Callback
+from runs import Script, digits_run, plant, same, weights
+from served import TOKEN, write_run
+from synthetic_run import RUN_ID, synthetic_run
+
+from esper_lightning.callbacks import find
+from esper_lightning.nissa.server import Listener, Serving, create_app
+
+EVENTS = synthetic_run(("features.0",), 6)
+
+
+@contextmanager
+def started(tmp_path, **environment):
+    """``uvicorn ... --factory``, as a person starts it; the process and its address."""
+    write_run(tmp_path / "outputs" / "one", EVENTS)
+    command = [sys.executable, "-m", "uvicorn", "esper_lightning.nissa.server:create_app"]
+    process = subprocess.Popen(
+        [*command, "--factory", "--port", "0"],
+        cwd=tmp_path,
+        env=os.environ | {"NISSA_TOKEN": TOKEN} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            found = re.search(r"running on (http://127\.0\.0\.1:\d+)", line)
+            if found:
+                break
+        else:
+            raise AssertionError("it did not start")
+        yield process, found.group(1)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_the_streams_of_those_who_watch(tmp_path, number):
+    with started(tmp_path) as (process, url):
+        viewers = [urllib.request.urlopen(f"{url}/api/stream", timeout=10) for _ in range(3)]
+        assert all(viewer.readline() == b"retry: 1000\n" for viewer in viewers)
+        process.send_signal(number)
+        for viewer in viewers:
+            assert b"event: runs" in viewer.read()  # to its end, which is no broken line
+        assert process.wait(10) in (0, -number, 130)
+
+
+def test_it_shows_the_runs_of_its_folder_to_this_machine_alone(tmp_path):
+    with started(tmp_path) as (_, url):
+        with urllib.request.urlopen(f"{url}/api/stream", timeout=10) as viewer:
+            while b'"name":"one"' not in viewer.readline():
+                pass
+        port = int(url.rpartition(":")[2])
+        with socket.socket() as other, pytest.raises(OSError):
+            other.connect(("127.0.0.2", port))
+
+
+def test_a_server_in_a_thread_ends_with_its_streams_and_can_be_closed_twice(tmp_path):
+    listener = Listener()
+    app = create_app(runs=[], sources=[listener], folder=tmp_path, token=TOKEN, every_s=0.02)
+    with Serving(app) as serving:
+        for event in EVENTS:
+            listener.tell(event)
+        viewer = urllib.request.urlopen(f"{serving.address}/api/stream", timeout=10)
+        while RUN_ID.encode() not in viewer.readline():
+            pass
+        port = int(serving.address.rpartition(":")[2])
+        with pytest.raises(OSError, match=r"[Aa]ddress already in use"):
+            Serving(app, port=port)
+    assert viewer.read().endswith(b"\n\n")
+    serving.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith("nissa-server")]
+
+
+class Tells(Callback):
+    """Tells a listener everything, as a callback of a run does."""
+
+    def __init__(self, listener):
+        self.listener = listener
+
+    def setup(self, trainer, pl_module, stage):
+        find(trainer).subscribe(self.listener.tell)
+
+
+def test_a_run_of_the_same_process_is_shown_and_its_weights_are_the_same(tmp_path):
+    grow = {0: [plant()]}
+    alone, _, _ = digits_run(Script(grow))
+    listener = Listener()
+    app = create_app(runs=[], sources=[listener], folder=tmp_path, token=TOKEN, every_s=0.01)
+    with Serving(app) as serving:
+        viewers = [urllib.request.urlopen(f"{serving.address}/api/stream") for _ in range(3)]
+        watched, _, _ = digits_run(Script(grow), callbacks=[Tells(listener)])
+        (key,) = (card.id for card in listener.cards())
+        with urllib.request.urlopen(f"{serving.address}/api/runs/{key}") as answer:
+            told = json.load(answer)
+        while told["head"]["outcome"] != "finished":
+            with urllib.request.urlopen(f"{serving.address}/api/runs/{key}") as answer:
+                told = json.load(answer)
+    assert same(weights(alone), weights(watched))
+    assert told["head"]["epoch"] == 4
+    assert any(lane["marks"] for lane in told["lanes"])
+    assert all(b"event: runs" in viewer.read() for viewer in viewers)
