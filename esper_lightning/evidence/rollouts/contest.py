@@ -74,10 +74,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         who: decided.
         num: pairs of task and seed.
-        utility: mean, beside the twins.
+        utility: mean, beside the twins; intervals are over tasks, whose runs are averaged first.
         regret: mean of what the best schedule reached more.
         over_heuristic: mean of what it reached more than the heuristic.
-        improvement: how probable it is that a run of it beats one of the heuristic.
+        improvement: how probable it is that a run of it beats one of the heuristic; its interval
+            is over runs.
         parameters: mean, times those of the host.
         flops: mean, times those of the twin.
     """
@@ -194,14 +195,15 @@ def results(found: Sequence[Worth]) -> list[Result]:
         by_who.setdefault(each.who, {})[each.task, each.seed] = each
     pairs = list(by_who[BEST])
     reached = {who: [own[pair].utility for pair in pairs] for who, own in by_who.items()}
-    nothing = [0.0] * len(pairs)
+    on_tasks = {who: _on_tasks(found, who) for who in by_who}
+    nothing = [0.0] * len(on_tasks[BEST])
     return [
         Result(
             who=who,
             num=len(pairs),
-            utility=paired_difference(reached[who], nothing),
-            regret=paired_difference(reached[BEST], reached[who]),
-            over_heuristic=paired_difference(reached[who], reached[HEURISTIC]),
+            utility=paired_difference(on_tasks[who], nothing),
+            regret=paired_difference(on_tasks[BEST], on_tasks[who]),
+            over_heuristic=paired_difference(on_tasks[who], on_tasks[HEURISTIC]),
             improvement=probability_of_improvement(reached[who], reached[HEURISTIC]),
             parameters=mean(own[pair].parameters for pair in pairs),
             flops=mean(own[pair].flops for pair in pairs),
@@ -212,11 +214,37 @@ def results(found: Sequence[Worth]) -> list[Result]:
 
 def halved(found: Sequence[Worth], who: str) -> Interval:
     """Half of the heuristic's regret less that of ``who``: above 0 where the goal is reached."""
-    of = {(each.who, each.task, each.seed): each.utility for each in found}
-    pairs = [(task, seed) for name, task, seed in of if name == BEST]
-    half = [(of[BEST, *pair] - of[HEURISTIC, *pair]) / 2 for pair in pairs]
-    own = [of[BEST, *pair] - of[who, *pair] for pair in pairs]
-    return paired_difference(half, own)
+    best, heuristic, own = (_on_tasks(found, name) for name in (BEST, HEURISTIC, who))
+    half = [(most - rule) / 2 for most, rule in zip(best, heuristic, strict=True)]
+    return paired_difference(half, [most - one for most, one in zip(best, own, strict=True)])
+
+
+def together(found: Sequence[Worth], names: Sequence[str], *, who: str) -> list[Worth]:
+    """Several, such as policies of different training seeds, as one: their mean on each pair."""
+    groups: dict[tuple[str, int], list[Worth]] = {}
+    for each in found:
+        if each.who in names:
+            groups.setdefault((each.task, each.seed), []).append(each)
+    return [
+        Worth(
+            who=who,
+            task=task,
+            seed=seed,
+            utility=mean(each.utility for each in group),
+            parameters=mean(each.parameters for each in group),
+            flops=mean(each.flops for each in group),
+        )
+        for (task, seed), group in groups.items()
+    ]
+
+
+def _on_tasks(found: Sequence[Worth], who: str) -> list[float]:
+    """Mean utility on each task: runs of one task are alike, and are not so many witnesses."""
+    tasks: dict[str, list[float]] = {}
+    for each in found:
+        if each.who == who:
+            tasks.setdefault(each.task, []).append(each.utility)
+    return [mean(tasks[name]) for name in sorted(tasks)]
 
 
 def render(found: Sequence[Result]) -> str:

@@ -102,6 +102,9 @@ HELD_OUT = Family(
 )
 """To judge by."""
 
+FIRST_OF_GATE = 10_000
+"""Number of the first task to publish by."""
+
 
 def training_task(number: int) -> RolloutTask:
     """The task of a number to learn on."""
@@ -111,3 +114,8 @@ def training_task(number: int) -> RolloutTask:
 def held_out_task(number: int) -> RolloutTask:
     """The task of a number to judge by."""
     return HELD_OUT.task(number)
+
+
+def gate_task(number: int) -> RolloutTask:
+    """The task of a number to publish by; drawn as those to judge by, and none of them."""
+    return HELD_OUT.task(FIRST_OF_GATE + number)
