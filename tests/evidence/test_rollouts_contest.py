@@ -13,7 +13,7 @@ from esper_lightning.evidence.rollouts.schedules import schedules
 from esper_lightning.leyline import RunSummary
 from esper_lightning.simic.rollouts import Assignment, Pair
 
-BEST = ("tamiyo=periodic", "tamiyo.policy.start=4", "tamiyo.policy.period=100")
+BEST = ("tamiyo.policy.min_epoch=4", "tamiyo.policy.max_live=4", "+tamiyo.policy.spend=1.0")
 
 
 def summary(loss: float, *, parameters: int = 100, flops: float = 1e6) -> RunSummary:
@@ -39,6 +39,19 @@ def summary(loss: float, *, parameters: int = 100, flops: float = 1e6) -> RunSum
         culled=(),
         versions={},
     )
+
+
+RUNS = (
+    ("one", "a", 0.0),
+    ("two", "a", 1.0),
+    ("one", "b", 0.5),
+    ("two", "b", 0.0),
+    ("other", "a", 9.0),
+)
+
+
+def worth(who: str, task: str, utility: float, *, seed: int = 0) -> contest.Worth:
+    return contest.Worth(who=who, task=task, seed=seed, utility=utility, parameters=1, flops=1)
 
 
 class Written:
@@ -82,7 +95,7 @@ def test_regret_is_told_against_the_best_schedule_of_other_seeds(tmp_path: Path)
         tell=lines.append,
     )
     assert len(lines) == 2
-    assert all("the best schedule is 4/once/all" in line for line in lines)
+    assert all("the best schedule is after 4, 4 at once, 100%" in line for line in lines)
     told = {each.who: each for each in contest.results(found)}
     assert set(told) == {contest.BEST, "learned", *contest.RIVALS}
     assert {each.num for each in told.values()} == {10}
@@ -122,3 +135,32 @@ def test_families_have_nothing_in_common_but_the_digits() -> None:
 def test_there_are_twenty_schedules() -> None:
     assert len(schedules()) == len(set(schedules().values())) == 20
     assert json.dumps(sorted(schedules()))
+
+
+def test_policies_of_several_seeds_count_as_their_mean() -> None:
+    found = [worth(who, task, value) for who, task, value in RUNS]
+    pooled = contest.together(found, ["one", "two"], who="both")
+    assert [(each.task, each.utility) for each in pooled] == [("a", 0.5), ("b", 0.25)]
+    assert {each.who for each in pooled} == {"both"}
+
+
+def test_intervals_are_over_tasks() -> None:
+    """Ten runs of one task are one witness."""
+    found = [
+        worth(who, task, value, seed=seed)
+        for seed in range(10)
+        for who, task, value in (
+            *((contest.BEST, task, 1.0) for task in "ab"),
+            *((contest.HEURISTIC, task, 0.0) for task in "ab"),
+            ("learned", "a", 0.9),
+            ("learned", "b", 0.1),
+        )
+    ]
+    (told,) = [each for each in contest.results(found) if each.who == "learned"]
+    assert told.num == 20
+    assert told.regret.value == pytest.approx(0.5)
+    assert told.regret.low == pytest.approx(0.1)
+    assert told.regret.high == pytest.approx(0.9)
+    halved = contest.halved(found, "learned")
+    assert halved.value == pytest.approx(0.0)
+    assert halved.low < 0 < halved.high
