@@ -88,15 +88,54 @@ def test_metrics_are_served_while_it_trains_only() -> None:
     assert no_threads()
 
 
-def test_a_port_that_is_taken_costs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+class Visits(Callback):
+    """Opens the dashboard while it trains, as a browser does."""
+
+    def __init__(self, nissa: Nissa) -> None:
+        self.nissa = nissa
+        self.page = b""
+        self.runs: list[dict[str, Any]] = []
+        self.metrics = b""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def read(path: str) -> bytes:
+            address = f"{self.nissa.dashboard_address}{path}"
+            return bytes(urllib.request.urlopen(address, timeout=30).read())
+
+        self.page, self.metrics = read("/"), read("/metrics")
+        self.runs = json.loads(read("/api/runs"))
+
+
+def test_a_run_shows_itself_while_it_trains(tmp_path: Path) -> None:
+    alone, _, _ = digits_run(Script(GROW))
+    nissa = Nissa(dashboard=0)
+    visits = Visits(nissa)
+    watched, kasmina, _ = digits_run(
+        Script(GROW), callbacks=[nissa, visits], default_root_dir=tmp_path
+    )
+    assert same(weights(alone), weights(watched))
+    assert b"<title>" in visits.page
+    assert [each["id"] for each in visits.runs] == [f"this-process-{kasmina.run_id}"]
+    assert b"tolaria_run_active" in visits.metrics
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(nissa.dashboard_address, timeout=5)
+    assert {path.name for path in tmp_path.iterdir()} <= {".nissa", "lightning_logs"}
+    assert no_threads()
+
+
+def test_a_port_that_is_taken_costs_a_warning(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        nissa = Nissa(port=taken.getsockname()[1])
+        number = taken.getsockname()[1]
+        nissa = Nissa(port=number, dashboard=number)
         with caplog.at_level(logging.WARNING):
-            digits_run(Script({}), callbacks=[nissa], epochs=1)
+            digits_run(Script({}), callbacks=[nissa], epochs=1, default_root_dir=tmp_path)
     assert "metrics are not served" in caplog.text
-    assert nissa.address == ""
+    assert "no dashboard on" in caplog.text
+    assert nissa.address == nissa.dashboard_address == ""
 
 
 class Fails(Callback):
@@ -202,6 +241,8 @@ def test_a_run_takes_its_budget_from_its_first_steps() -> None:
         {"port": -1},
         {"port": "abc"},
         {"port": 65_536},
+        {"dashboard": -1},
+        {"dashboard": 65_536},
         {"step_budget_s": 0},
         {"every_s": -1},
         {"alerts": "maybe"},
