@@ -1,9 +1,8 @@
 """What a controller's decision costs, and whether anything makes it fail.
 
 Each policy decides at plausible boundaries of one host, with 16 slots, 40 layers and every
-blueprint that there is, in turns, on one thread; and at boundaries that no run should have
-(:mod:`~esper_lightning.evidence.hostile`), where it must neither fail nor choose what could not be
-carried out.
+blueprint that there is, in turns, on one thread; and at boundaries that no run should have, those
+that a policy is validated on, where it must neither fail nor choose what could not be carried out.
 """
 
 import argparse
@@ -17,7 +16,6 @@ import msgspec
 import numpy as np
 import torch
 
-from esper_lightning.evidence.hostile import boundaries, violations
 from esper_lightning.evidence.report import table, write
 from esper_lightning.karn import CATALOGUE, Blueprint, Tier
 from esper_lightning.leyline import (
@@ -35,6 +33,7 @@ from esper_lightning.leyline import (
     SystemState,
     legal_commands,
 )
+from esper_lightning.simic.validation.hostile_states import boundaries, violations
 from esper_lightning.tamiyo import (
     GrowthBudget,
     Heuristic,

@@ -10,13 +10,12 @@ import pytest
 import torch
 from judging import stored
 
-from esper_lightning.evidence import hostile
 from esper_lightning.leyline import CommandKind, InvalidArgument, SystemState
 from esper_lightning.simic.adapters import digest_of
 from esper_lightning.simic.validation import check_conduct, check_policy
 from esper_lightning.simic.validation.checks import round_trip
 from esper_lightning.simic.validation.digests import weights_digest
-from esper_lightning.simic.validation.hostile_states import CROWDS, boundaries, crowds
+from esper_lightning.simic.validation.hostile_states import CROWDS, crowds
 from esper_lightning.tamiyo import Choice, Policy
 from esper_lightning.tamiyo.learned import StoredPolicy
 from esper_lightning.tamiyo.policy import wait
@@ -223,7 +222,6 @@ def test_numbers_that_are_not_allowed(options: dict[str, int]) -> None:
 def test_crowds_have_none_one_and_hundreds_of_slots() -> None:
     assert [len(state.slots) for state in crowds(seed=0)] == [*CROWDS] == [0, 1, 300]
     assert repr(crowds(seed=1)) == repr(crowds(seed=1)) != repr(crowds(seed=2))
-    assert hostile.boundaries is boundaries
 
 
 def test_the_digest_of_weights_is_that_of_adapters_and_of_no_version() -> None:

@@ -12,9 +12,9 @@ import torch
 from growing_run import CATALOGUE, WIDE, GrowingRun, g4, slot, state
 from observing import busy, chain, learned, observer, stored
 
-from esper_lightning.evidence.hostile import boundaries, violations
 from esper_lightning.karn import Tier
 from esper_lightning.leyline import CommandKind, InvalidArgument, SeedStage
+from esper_lightning.simic.validation.hostile_states import boundaries, violations
 from esper_lightning.tamiyo import Choice, GrowthBudget
 from esper_lightning.tamiyo.learned import Learned
 

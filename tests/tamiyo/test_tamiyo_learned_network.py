@@ -11,10 +11,10 @@ from growing_run import CATALOGUE, WIDE, GrowingRun, slot, state
 from observing import SMALL, busy, learned, network, observer, stored
 from peft import LoraConfig, get_peft_model
 
-from esper_lightning.evidence.hostile import boundaries
 from esper_lightning.karn import CATALOGUE as KARN
 from esper_lightning.karn import Tier
 from esper_lightning.leyline import CommandKind, FeatureKind, FeatureMap, InvalidArgument, SlotShape
+from esper_lightning.simic.validation.hostile_states import boundaries
 from esper_lightning.tamiyo import Choice, GrowthBudget, Heuristic
 from esper_lightning.tamiyo.learned import (
     Action,

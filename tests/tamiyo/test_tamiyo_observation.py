@@ -10,7 +10,6 @@ import torch
 from growing_run import CATALOGUE, NARROW, WIDE, g4, slot, state
 from observing import busy, chain, observer
 
-from esper_lightning.evidence.hostile import boundaries
 from esper_lightning.karn import CATALOGUE as KARN
 from esper_lightning.karn import Tier
 from esper_lightning.leyline import (
@@ -21,6 +20,7 @@ from esper_lightning.leyline import (
     Objective,
     SeedStage,
 )
+from esper_lightning.simic.validation.hostile_states import boundaries
 from esper_lightning.tamiyo import Choice, GrowthBudget
 from esper_lightning.tamiyo.observation import (
     KINDS,

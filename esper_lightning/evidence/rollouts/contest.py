@@ -24,19 +24,12 @@ from esper_lightning.leyline import EsperError, RunSummary, decode
 from esper_lightning.simic.recording import SUMMARY_NAME
 from esper_lightning.simic.reward import Utility, ending
 from esper_lightning.simic.rollouts import Assignment, CarriesOut, Pair, decided_by
+from esper_lightning.simic.validation import RIVALS
 
 OBJECTIVE, MODE = "val/loss", "min"
 """What runs of ``train.py`` are measured by, unless they are told otherwise."""
 
-HEURISTIC, NEVER = "heuristic", "never"
-
-RIVALS: Mapping[str, tuple[str, ...]] = {
-    NEVER: ("tamiyo=never",),
-    "random": ("tamiyo=random",),
-    "periodic": ("tamiyo=periodic",),
-    HEURISTIC: ("tamiyo=heuristic",),
-}
-"""Options of who decides, by name, with their defaults."""
+HEURISTIC = "heuristic"
 
 BEST = "best schedule"
 
