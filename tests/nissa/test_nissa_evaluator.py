@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -119,6 +121,22 @@ def test_a_clock_that_is_set_back_does_no_harm() -> None:
     assert told.see(130, 11) == [AlertState.FIRING]
 
 
+def test_time_goes_on_after_a_clock_was_set_back_by_a_day() -> None:
+    told = Told()
+    told.see(86_400, 11)
+    told.see(0, 11)
+    assert told.see(15, 11) == [AlertState.PENDING]
+    assert told.see(30, 11) == [AlertState.FIRING]
+    (alert,) = told.book.alerts()
+    assert (alert.since, alert.fired) == (86_400, 86_430)
+    acknowledged = told.book.acknowledge(alert.id, "Ada").acknowledged
+    assert acknowledged is not None
+    assert acknowledged >= 86_430
+    told.see(86_500, 11)  # it is right again
+    told.see(86_510, 1)
+    assert told.book.alerts()[0].resolved == 86_510
+
+
 def test_resolved_alerts_are_bounded() -> None:
     told = Told()
     for number in range(MAX_RESOLVED + 20):
@@ -207,7 +225,83 @@ def test_what_a_webhook_does_not_take_waits_in_order_and_is_bounded() -> None:
     assert (sent, webhook.sent, webhook.dropped) == (MAX_WAITING, MAX_WAITING, 5)
 
 
-@pytest.mark.parametrize("url", ["", "file:///etc/passwd", "ftp://host/x", "http://", "host:80"])
+def test_a_slow_webhook_is_left_alone_until_the_next_time() -> None:
+    (alert,) = fired()
+    webhook = Webhook("http://example.test", timeout_s=0.05, send=lambda *_: time.sleep(0.06))
+    for _ in range(10):
+        webhook.tell(alert)
+    assert not webhook.flush()
+    assert 1 <= webhook.sent < 5
+    while not webhook.flush():
+        pass
+    assert (webhook.sent, webhook.dropped) == (10, 0)
+
+
+def test_a_webhook_that_hangs_does_not_keep_a_run_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("esper_lightning.nissa.alerts.watch.CLOSING_S", 0.1)
+    (alert,) = fired()
+    hangs, over = threading.Event(), threading.Event()
+
+    def send(url: str, body: bytes, timeout_s: float) -> None:
+        hangs.set()
+        over.wait(20)
+
+    webhook = Webhook("http://example.test", send=send)
+    webhook.tell(alert)
+    watch = AlertWatch(Told().book, dict, webhook=webhook)
+    assert hangs.wait(10)
+    began = time.monotonic()
+    watch.close()
+    assert time.monotonic() - began < 5
+    over.set()
+    watch.close()
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A webhook that is not there any more."""
+
+    def do_POST(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_an_alert_that_is_led_elsewhere_was_not_taken() -> None:
+    (alert,) = fired()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        webhook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/")
+        webhook.tell(alert)
+        assert not webhook.flush()
+        server.shutdown()
+    assert webhook.sent == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "file:///etc/passwd",
+        "ftp://host/x",
+        "http://",
+        "host:80",
+        "http://[",
+        "http://a..b/",
+        "http://host:99999/",
+        "http://host/\u00e9",
+        "http://host/a b",
+        "http://host/a\r\nb",
+    ],
+)
 def test_a_webhook_is_an_http_address(url: str) -> None:
     with pytest.raises(InvalidArgument, match="http or https"):
         Webhook(url)

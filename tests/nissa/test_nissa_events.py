@@ -10,9 +10,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from synthetic_run import synthetic_run
 
-from esper_lightning.leyline import InvalidArgument, RunEnded, SeedStage, StageChanged, encode
+from esper_lightning.leyline import (
+    Decision,
+    InvalidArgument,
+    Risk,
+    RiskLevel,
+    RunEnded,
+    SeedStage,
+    Signal,
+    StageChanged,
+    encode,
+)
 from esper_lightning.nissa.events import EventStore
 from esper_lightning.nissa.events.store import add_new
 
@@ -79,6 +90,14 @@ def test_no_text_is_a_command(text: str) -> None:
     store.add(moved("head", text))
     store.search(text)
     assert len(store) == 1
+
+
+def test_a_record_that_cannot_be_read_is_left_out() -> None:
+    store = EventStore()
+    decided = next(event for event in RUN if isinstance(event, Decision))
+    risk = Risk(level=RiskLevel.RED, signals={Signal.GRADIENT: float("nan")})
+    store.add(RUN[0], replace(decided, risk=risk), RUN[1])  # JSON knows no NaN
+    assert [each.event for each in store.search("")] == [RUN[1], RUN[0]]
 
 
 def test_what_is_no_store_is_refused_and_kept(tmp_path: Path) -> None:

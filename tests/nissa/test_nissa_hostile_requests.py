@@ -125,6 +125,16 @@ def test_a_long_body_is_refused_whatever_is_said_of_it(client):
     assert client.post("/api/alerts/x/ack", headers=lies, content=b"{}").status_code == 413
 
 
+def test_who_has_no_token_is_refused_before_a_body_that_never_comes(app):
+    with served(app) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as line:
+            head = f"POST /api/alerts/x/ack HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n"
+            line.sendall(head.encode() + b"{")
+            assert line.recv(65536).split()[1] == b"401"
+    app.state.mission.feed.closed = False
+
+
 def test_only_what_is_offered_is_answered(client):
     assert client.post("/api/runs").status_code == 405
     assert client.delete("/api/alerts/x/ack").status_code == 405

@@ -1,7 +1,9 @@
 """The names of metrics, the registry, and what a scrape shows."""
 
+import contextlib
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import urllib.error
@@ -142,6 +144,26 @@ def test_only_metrics_are_served_and_to_this_machine_only() -> None:
         server.close()
     server.close()
     assert not any(thread.name == "nissa-metrics" for thread in threading.enumerate())
+
+
+def test_who_says_nothing_holds_no_thread_and_few_are_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("esper_lightning.nissa.metrics.serving.MAX_ANSWERING", 2)
+    monkeypatch.setattr("esper_lightning.nissa.metrics.serving.REQUEST_S", 0.5)
+    server = MetricsServer(full_registry(), 0)
+    host, _, port = server.address.partition(":")
+    try:
+        slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(4)]
+        for line in slow:
+            line.sendall(b"GET /metrics HTTP/1.1\r\nX: ")  # and no more
+            with contextlib.suppress(ConnectionResetError):
+                assert line.recv(1) == b""
+            line.close()
+        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=10) as answer:
+            assert answer.status == 200
+    finally:
+        server.close()
 
 
 def test_a_history_forgets_and_time_runs_forward() -> None:

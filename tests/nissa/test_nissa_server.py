@@ -82,6 +82,13 @@ def test_metrics_of_live_runs_are_one_scrape(client, tmp_path, made):
     assert f'run="{RUN_ID}"' in text
 
 
+def test_a_scrape_does_not_say_that_live_runs_stand_still(client):
+    # Records tell no batches: a count that stays at 0 would be tolaria_run_stalled to Prometheus.
+    text = client.get("/metrics").text
+    assert f'tolaria_run_active{{rank="0",run="{RUN_ID}"}} 1.0' in text
+    assert "tolaria_batches_total" not in text
+
+
 def test_an_alert_is_raised_and_acknowledged_by_whom_and_when(client, tmp_path):
     (alert,) = client.get("/api/alerts").json()
     assert (alert["name"], alert["state"]) == ("tolaria_rollback", "firing")
@@ -171,6 +178,11 @@ def test_the_token_is_made_once_and_only_its_owner_reads_it(tmp_path, monkeypatc
         token_from(tmp_path)
     monkeypatch.setenv("NISSA_TOKEN", "short")
     with pytest.raises(InvalidArgument, match="5 characters; it needs 16"):
+        token_from(tmp_path)
+    monkeypatch.delenv("NISSA_TOKEN")
+    (tmp_path / TOKEN_NAME).chmod(0o600)
+    (tmp_path / TOKEN_NAME).write_text("")  # whoever made it was killed
+    with pytest.raises(InvalidArgument, match="removed is made anew"):
         token_from(tmp_path)
 
 

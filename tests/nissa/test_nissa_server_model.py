@@ -1,8 +1,17 @@
 """What mission control makes of a run's events."""
 
+from msgspec.structs import replace
 from synthetic_run import synthetic_run
 
-from esper_lightning.leyline import SeedStage, StageChanged, SystemState
+from esper_lightning.leyline import (
+    Decision,
+    Risk,
+    RiskLevel,
+    SeedStage,
+    Signal,
+    StageChanged,
+    SystemState,
+)
 from esper_lightning.nissa.server.run_model import MAX_MOVES, MAX_POINTS, MAX_REASONS, RunModel
 
 SLOTS = ("features.0", "features.1")
@@ -46,6 +55,16 @@ def test_patches_taken_together_are_the_whole():
     assert known["lanes"] == whole.lanes
     assert known["reasons"] == whole.reasons
     assert known["times"] == whole.curves.curves.times
+
+
+def test_a_signal_that_is_no_number_is_absent():
+    model = RunModel("run")
+    events = synthetic_run(SLOTS, 12, seed=3)
+    decided = next(event for event in events if isinstance(event, Decision))
+    signals = {Signal.GRADIENT: float("nan"), Signal.LATENCY: 0.5}
+    risk = Risk(level=RiskLevel.RED, signals=signals)
+    model.take([*events[:20], replace(decided, risk=risk)])
+    assert model.patch().head.risk.signals == {Signal.LATENCY.value: 0.5}
 
 
 def test_memory_is_bounded_however_long_a_run_is():

@@ -1,6 +1,8 @@
 """Mission control as a process of its own, and in a thread beside a run."""
 
+import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -9,8 +11,8 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from contextlib import contextmanager
 
+import httpx
 import pytest
 from lightning.pytorch import Callback
 from runs import Script, digits_run, plant, same, weights
@@ -19,11 +21,12 @@ from synthetic_run import RUN_ID, synthetic_run
 
 from esper_lightning.callbacks import find
 from esper_lightning.nissa.server import Listener, Serving, create_app
+from esper_lightning.nissa.server.beside import MissionControl
 
 EVENTS = synthetic_run(("features.0",), 6)
 
 
-@contextmanager
+@contextlib.contextmanager
 def started(tmp_path, **environment):
     """``uvicorn ... --factory``, as a person starts it; the process and its address."""
     write_run(tmp_path / "outputs" / "one", EVENTS)
@@ -85,6 +88,51 @@ def test_a_server_in_a_thread_ends_with_its_streams_and_can_be_closed_twice(tmp_
     assert viewer.read().endswith(b"\n\n")
     serving.close()
     assert not [each for each in threading.enumerate() if each.name.startswith("nissa-server")]
+
+
+def test_a_server_beside_a_run_leaves_its_log_files_open(tmp_path):
+    handler = logging.FileHandler(tmp_path / "train.log", mode="w")
+    log = logging.getLogger("a run")
+    log.addHandler(handler)
+    try:
+        with Serving(create_app(runs=[], folder=tmp_path, token=TOKEN)):
+            log.error("while it answers")
+        log.error("afterwards")
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "train.log").read_text() == "while it answers\nafterwards\n"
+
+
+def test_connections_of_a_server_beside_a_run_are_few_and_do_not_wait_for_ever(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("esper_lightning.nissa.server.serving.MAX_CONNECTIONS", 3)
+    with Serving(create_app(runs=[], folder=tmp_path, token=TOKEN)) as serving:
+        at = ("127.0.0.1", int(serving.address.rpartition(":")[2]))
+        idle = [socket.create_connection(at, timeout=20) for _ in range(5)]
+        with pytest.raises(OSError):
+            urllib.request.urlopen(f"{serving.address}/health", timeout=20)
+        for line in idle:
+            with contextlib.suppress(ConnectionResetError):  # one too many
+                assert line.recv(1) == b""
+            line.close()
+        with urllib.request.urlopen(f"{serving.address}/health", timeout=20) as answer:
+            assert answer.status == 200
+
+
+def test_it_answers_under_the_name_that_it_listens_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("NISSA_HOSTS", "box.lan, box")
+    mission = MissionControl(
+        folder=tmp_path, host="0.0.0.0", port=0, alerts=None, exposition=lambda: b""
+    )
+    try:
+        port = mission.address.rpartition(":")[2]
+        for host, status in (("0.0.0.0", 200), ("box.lan", 200), ("evil.example", 400)):
+            asked = f"http://127.0.0.1:{port}/health"
+            assert httpx.get(asked, headers={"host": f"{host}:{port}"}).status_code == status
+    finally:
+        mission.close()
 
 
 class Tells(Callback):

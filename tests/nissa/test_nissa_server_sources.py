@@ -94,6 +94,46 @@ def test_a_journal_that_was_replaced_is_read_anew(tmp_path):
     assert news.events == (EVENTS[0],)
 
 
+def test_a_longer_journal_in_the_place_of_another_is_read_anew(tmp_path):
+    path = tmp_path / JOURNAL_NAME
+    path.write_bytes(b"".join(LINES[:4]))
+    tail = JournalTail(path)
+    tail.read()
+    others = [encode(replace(event, run_id="another-run-id")) + b"\n" for event in EVENTS]
+    path.write_bytes(b"".join(others))  # the same file to the system
+    news = tail.read()
+    assert news.anew
+    assert news.damaged == 0
+    assert {event.run_id for event in news.events} == {"another-run-id"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on POSIX")
+def test_a_pipe_in_the_place_of_a_journal_or_a_summary_is_not_waited_for(tmp_path):
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / JOURNAL_NAME)
+    run = write_run(tmp_path / "run", EVENTS[:5])
+    os.mkfifo(run / "summary.json")
+    (card,) = FolderSource([tmp_path]).cards()
+    assert (card.name, card.summary) == ("run", None)
+
+
+def test_a_summary_longer_than_any_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "CHUNK_BYTES", 100)
+    run = write_run(tmp_path / "run", EVENTS)
+    (run / "summary.json").write_bytes(summary(1702, "never"))
+    (card,) = FolderSource([tmp_path]).cards()
+    assert card.summary is None
+
+
+def test_new_runs_are_found_after_the_clock_was_set_back(tmp_path):
+    now = [86_400.0 + 4e9]
+    source = FolderSource([tmp_path], clock=lambda: now[0])
+    assert source.cards() == []
+    now[0] = 4e9
+    write_run(tmp_path / "run", EVENTS)
+    assert [card.name for card in source.cards()] == ["run"]
+
+
 def test_runs_are_found_below_their_roots_and_links_are_not_followed(tmp_path):
     root = tmp_path / "outputs"
     write_run(root / "2026-01-01" / "10-00-00", EVENTS)
@@ -164,6 +204,27 @@ def test_a_run_whose_records_contradict_each_other_hides_no_other(tmp_path):
     found = {entry.name: entry for entry in library.entries}
     assert found["good"].epochs == 12
     assert "odd" in found
+
+
+def test_a_record_that_nobody_can_count_hides_no_other_run(tmp_path):
+    write_run(tmp_path / "good", EVENTS)
+    write_run(tmp_path / "odd", EVENTS)
+
+    def hear(card, first, events):
+        if card.name == "odd":
+            raise ValueError("no such number")
+
+    library = Library([FolderSource([tmp_path])], hear=hear)
+    library.refresh()
+    assert {entry.name: entry.epochs for entry in library.entries} == {"good": 12, "odd": 0}
+
+
+def test_a_run_that_ended_before_an_epoch_was_over_is_not_live(tmp_path):
+    write_run(tmp_path / "run", [EVENTS[0], replace(EVENTS[-1], epoch=0, outcome="failed: no")])
+    library = Library([FolderSource([tmp_path])])
+    library.refresh()
+    (entry,) = library.entries
+    assert (entry.live, entry.outcome, entry.epochs) == (False, "failed: no", 0)
 
 
 def test_a_second_opening_tells_events_with_their_places(tmp_path):

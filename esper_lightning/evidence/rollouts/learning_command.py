@@ -112,7 +112,7 @@ def _draw(rounds: Sequence[Round], path: Path) -> None:
     }
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.subplots()
+        axes = figure.add_subplot()
         for seed, own in by_seed.items():
             axes.plot(
                 [each.number + 1 for each in own],

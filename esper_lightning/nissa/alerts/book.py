@@ -96,6 +96,7 @@ class AlertBook:
         self._history = History(watched, max((r.when.span_s() for r in rules), default=0.0))
         self._active: dict[tuple[str, Labels], Alert] = {}
         self._resolved: deque[Alert] = deque(maxlen=MAX_RESOLVED)
+        self._set_back_s = 0.0
         self._lock = threading.Lock()
 
     def observe(self, samples: Mapping[Series, float], *, at: float | None = None) -> None:
@@ -103,12 +104,12 @@ class AlertBook:
 
         Args:
             samples: of all processes that are watched; a series that is missing has ended.
-            at: Unix time in seconds; None asks the clock. A moment before the last one, as after
-                the clock was set back, counts as the last one.
+            at: Unix time in seconds; None asks the clock. After the clock was set back time goes on
+                from the last moment, until the clock has come there again.
         """
         changed: list[Alert] = []
         with self._lock:
-            now = max(self._clock() if at is None else at, self._history.now)
+            now = self._moment(self._clock() if at is None else at)
             self._history.append(now, samples)
             for rule in self.rules:
                 changed += self._work_out(rule, now)
@@ -145,12 +146,20 @@ class AlertBook:
                 self._active[key],
                 state=AlertState.ACKNOWLEDGED,
                 acknowledged_by=name,
-                acknowledged=self._clock(),
+                acknowledged=self._moment(self._clock()),
             )
         self._tell_all([alert])
         return alert
 
     # -- inside, with the lock --------------------------------------------------------------------
+
+    def _moment(self, at: float) -> float:
+        last = self._history.now
+        if at >= last:
+            self._set_back_s = 0.0
+        elif at + self._set_back_s < last:
+            self._set_back_s = last - at
+        return max(last, at + self._set_back_s)
 
     def _firing(self) -> list[str]:
         return [a.id for a in self._active.values() if a.state is not AlertState.PENDING]

@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 EVERY_S = 15.0
 """Seconds between two looks, as between two scrapes."""
 
+CLOSING_S = 20.0
+"""Seconds that the last look has: a run does not wait for ever for a webhook."""
+
 
 class AlertWatch:
     """Lets a book look at samples again and again, until it is closed.
@@ -48,15 +51,16 @@ class AlertWatch:
 
     def close(self) -> None:
         """Look a last time and stop; closing twice is allowed."""
-        if not self._stop.is_set():
-            self._stop.set()
-            self._thread.join()
-            self._look()
+        self._stop.set()
+        self._thread.join(CLOSING_S)
+        if self._thread.is_alive():
+            log.warning("the webhook does not come to an end; it is left alone")
 
     def _watch(self) -> None:
         self._look()
         while not self._stop.wait(self._every_s):
             self._look()
+        self._look()
 
     def _look(self) -> None:
         self._book.observe(self._samples())

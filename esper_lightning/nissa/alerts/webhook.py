@@ -2,12 +2,14 @@
 
 import logging
 import threading
+import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import msgspec
@@ -41,10 +43,10 @@ class Webhook:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0, send: Send | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _can_be_posted_to(url):
             raise InvalidArgument(
-                f"the webhook is an http or https address with a host, got {url[:200]!r}"
+                "the webhook is an http or https address with a host, in printable ASCII without "
+                f"spaces, got {url[:200]!r}"
             )
         self.url = url
         self.timeout_s = timeout_s
@@ -62,12 +64,18 @@ class Webhook:
                 self.dropped += 1
 
     def flush(self) -> bool:
-        """Post what waits, in order; False where the webhook did not take all of it."""
+        """Post what waits, in order; False where the webhook did not take all of it.
+
+        One that is slow is left alone after twice ``timeout_s``, since who posts has more to do.
+        """
+        until = time.monotonic() + 2 * self.timeout_s
         while True:
             with self._lock:
                 alert = self._waiting[0] if self._waiting else None
             if alert is None:
                 return True
+            if time.monotonic() > until:
+                return False
             try:
                 self._send(self.url, msgspec.json.encode(message(alert)), self.timeout_s)
             except OSError as error:
@@ -110,6 +118,26 @@ def message(alert: Alert) -> dict[str, Any]:
     }
 
 
+def _can_be_posted_to(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return is_plain and parts.scheme in ("http", "https") and bool(host)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """An alert that is led elsewhere was not taken: the other place would be asked, not told."""
+
+    def redirect_request(self, *args: Any) -> None:
+        """Never."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
 def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
 
@@ -119,7 +147,10 @@ def _post(url: str, body: bytes, timeout_s: float) -> None:
         url, data=body, headers={"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s):
+        with _OPENER.open(request, timeout=timeout_s):
             pass
-    except HTTPException as error:  # what answers speaks no HTTP
+    except HTTPError as error:
+        error.close()
+        raise
+    except (HTTPException, ValueError) as error:  # what answers speaks no HTTP, or names no address
         raise OSError(f"{type(error).__name__}: {error}") from error

@@ -16,7 +16,7 @@ export function hero(run, entry, beside) {
   state.hidden = !entry;
   state.className = `pill ${live ? "live" : outcome === "finished" ? "good" : outcome ? "bad" : "plain"}`;
   state.textContent = live ? "training" : outcome.startsWith("failed") ? "failed" : outcome || "no end told";
-  if (!head) { if (entry) text("run-told", "No epoch is over yet."); return; }
+  if (!head) { if (entry) text("run-told", outcome.startsWith("failed") ? outcome : "No epoch is over yet."); return; }
   const epochs = head.max_epochs ? `epoch ${head.epoch} of ${head.max_epochs}` : `epoch ${head.epoch}`;
   const parts = [epochs, entry?.host && `host ${entry.host}`, head.policy && `decided by ${head.policy}`, head.device && `on ${head.device}`, head.step_s && `${short(head.step_s * 1000)} ms a step`, entry && ago(entry.updated)];
   text("run-told", parts.filter(Boolean).join(" · "));

@@ -1,5 +1,6 @@
 """Events in an SQLite file with full-text search."""
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -9,9 +10,11 @@ from typing import Self
 
 import msgspec
 
-from esper_lightning.leyline import Event, InvalidArgument, decode, encode
+from esper_lightning.leyline import DecodeError, Event, InvalidArgument, decode, encode
 from esper_lightning.leyline.arguments import check_whole
 from esper_lightning.nissa.events.text import event_epoch, event_slot, event_text
+
+log = logging.getLogger(__name__)
 
 MAX_TERMS = 20
 """Words of one search that count."""
@@ -138,7 +141,7 @@ class EventStore:
                     f"{columns} WHERE 1 {of_run} ORDER BY events.id DESC LIMIT ?",
                     (run_id, run_id, limit),
                 ).fetchall()
-        return [_found(*row) for row in found]
+        return [event for row in found if (event := _found(*row)) is not None]
 
     def __len__(self) -> int:
         with self._lock:
@@ -183,6 +186,11 @@ def _query(text: str) -> str:
     return " ".join(f'"{word}"*' for word in spaced.split()[:MAX_TERMS])
 
 
-def _found(number: int, text: str, record: bytes) -> FoundEvent:
-    event: Event = decode(record, Event, what=f"event {number} of the store")
+def _found(number: int, text: str, record: bytes) -> FoundEvent | None:
+    """None where the record cannot be read: one that has a NaN, or is of another version."""
+    try:
+        event: Event = decode(record, Event, what=f"event {number} of the store")
+    except DecodeError as error:
+        log.warning("left out: %s", error)
+        return None
     return FoundEvent(id=number, text=text, event=event)

@@ -1,6 +1,7 @@
 """``/metrics`` of one process, where no server of mission control runs."""
 
 import logging
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,6 +15,12 @@ PATH = "/metrics"
 
 LOOPBACK = "127.0.0.1"
 """The address that only this machine reaches."""
+
+MAX_ANSWERING = 16
+"""Scrapes that are answered at once; one more is closed, since each takes a thread of the run."""
+
+REQUEST_S = 10.0
+"""Seconds that a scrape has, from its connection to the end of the answer."""
 
 
 class MetricsServer:
@@ -37,8 +44,7 @@ class MetricsServer:
 
             metrics = registry
 
-        self._server = ThreadingHTTPServer((host, port), Scrape)
-        self._server.daemon_threads = True
+        self._server = _Bounded((host, port), Scrape)
         self.address = f"{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="nissa-metrics", daemon=True
@@ -53,9 +59,47 @@ class MetricsServer:
         self._server.server_close()
 
 
+class _Bounded(ThreadingHTTPServer):
+    """Gives threads to few at once, and to nobody for long."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._free = threading.BoundedSemaphore(MAX_ANSWERING)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread of its own, or not at all."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer; who has not asked in time, or does not listen, is cut off."""
+        timer = threading.Timer(REQUEST_S, _cut_off, [request])
+        timer.daemon = True
+        timer.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            timer.cancel()
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scrape that breaks off is no error of the run."""
+        log.debug("the scrape of %s on %s broke off", client_address, request, exc_info=True)
+
+
+def _cut_off(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:  # it has ended meanwhile
+        return
+
+
 class _Scrape(BaseHTTPRequestHandler):
     metrics: MetricsRegistry
-    timeout = 10  # seconds for a whole request: who sends nothing holds no thread
 
     def do_GET(self) -> None:
         """Answer a scrape."""

@@ -58,7 +58,7 @@ def _checked(token: str, where: str) -> str:
     if len(token) < LEAST_TOKEN or not (token.isascii() and token.isprintable()):
         raise InvalidArgument(
             f"the token of {where} has {len(token)} characters; it needs {LEAST_TOKEN} at least, "
-            "printable ASCII"
+            "printable ASCII; a file that is removed is made anew"
         )
     return token
 

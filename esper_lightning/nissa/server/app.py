@@ -102,7 +102,7 @@ def create_app(
         every_s=every_s,
     )
     reader = None if published is None else _reader(published, at, mission)
-    named = os.environ.get(HOSTS_VARIABLE, "").split(",") if hosts is None else hosts
+    named = named_hosts() if hosts is None else hosts
     app = Starlette(
         routes=routes(mission),
         exception_handlers=error_handlers(),
@@ -111,7 +111,7 @@ def create_app(
             Middleware(Guard, reads=reads, changes=changes),
             Middleware(
                 TrustedHostMiddleware,
-                allowed_hosts=[*LOCAL_HOSTS, *(name.strip() for name in named if name.strip())],
+                allowed_hosts=[*LOCAL_HOSTS, *named],
                 www_redirect=False,
             ),
             Middleware(GZipMiddleware, minimum_size=1024),
@@ -120,6 +120,12 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.mission = mission
     return app
+
+
+def named_hosts() -> list[str]:
+    """The names of ``NISSA_HOSTS``."""
+    named = os.environ.get(HOSTS_VARIABLE, "").split(",")
+    return [name.strip() for name in named if name.strip()]
 
 
 def _reader(published: Listener, at: str, mission: Mission) -> "BusReader":

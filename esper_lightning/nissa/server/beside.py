@@ -5,7 +5,7 @@ from pathlib import Path
 
 from esper_lightning.leyline import Event
 from esper_lightning.nissa.alerts import AlertBook
-from esper_lightning.nissa.server.app import create_app
+from esper_lightning.nissa.server.app import create_app, named_hosts
 from esper_lightning.nissa.server.serving import Serving
 from esper_lightning.nissa.server.sources import Listener
 
@@ -38,7 +38,13 @@ class MissionControl:
     ) -> None:
         self._listener = Listener()
         app = create_app(
-            runs=[], sources=[self._listener], alerts=alerts, exposition=exposition, folder=folder
+            runs=[],
+            sources=[self._listener],
+            alerts=alerts,
+            exposition=exposition,
+            folder=folder,
+            # What it listens on is the name under which it says that it answers.
+            hosts=[f"[{host}]" if ":" in host else host, *named_hosts()],
         )
         self._serving = Serving(app, host=host, port=port)
         self.address = self._serving.address

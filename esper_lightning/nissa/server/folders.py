@@ -3,9 +3,11 @@
 import hashlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from esper_lightning.leyline import DecodeError, Event, InvalidArgument, RunSummary, decode
 from esper_lightning.nissa.journal import JOURNAL_NAME
@@ -36,7 +38,7 @@ class JournalTail:
     """Reads a journal as it grows.
 
     A line that is not complete waits. One that is damaged is left out and counted. A journal that
-    was replaced, or is shorter than it was, is read anew.
+    was replaced, is shorter than it was, or has no line's end where one was read, is read anew.
 
     Args:
         path: the file; it need not be there.
@@ -54,7 +56,9 @@ class JournalTail:
             with self.path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 anew = self._inode != 0 and (
-                    status.st_ino != self._inode or status.st_size < self._offset
+                    status.st_ino != self._inode
+                    or status.st_size < self._offset
+                    or not self._is_at_a_line(file)
                 )
                 if anew:
                     self._offset, self._skips = 0, False
@@ -73,6 +77,12 @@ class JournalTail:
         events, damaged = self._events(lines.split(b"\n") if whole else [])
         more = len(data) == CHUNK_BYTES and bool(rest or whole)
         return News(events=tuple(events), anew=anew, damaged=damaged, more=more)
+
+    def _is_at_a_line(self, file: BinaryIO) -> bool:
+        if self._offset == 0 or self._skips:
+            return True
+        file.seek(self._offset - 1)
+        return file.read(1) == b"\n"
 
     def _events(self, lines: list[bytes]) -> tuple[list[Event], int]:
         if lines and self._skips:
@@ -113,8 +123,9 @@ class FolderSource:
 
     def cards(self) -> list[Card]:
         """The runs that are there now, the latest first; new ones are looked for every 2 s."""
-        if self._clock() - self._looked >= LOOK_S:
-            self._looked = self._clock()
+        now = self._clock()
+        if not 0 <= now - self._looked < LOOK_S:  # the clock may have been set back
+            self._looked = now
             self._look()
         cards = [card for key, path in self._folders.items() if (card := self._card(key, path))]
         return sorted(cards, key=lambda card: (-card.updated, card.id))
@@ -175,7 +186,9 @@ class FolderSource:
         known = self._summaries.get(key)
         if known is None or known[0] != changed:
             try:
-                summary: RunSummary | None = decode(path.read_bytes(), RunSummary, what=str(path))
+                with path.open("rb") as file:
+                    data = file.read(CHUNK_BYTES + 1)  # one byte too many is refused as too long
+                summary: RunSummary | None = decode(data, RunSummary, what=str(path))
             except (DecodeError, OSError) as error:
                 log.warning("a summary was left out: %s", error)
                 summary = None
@@ -189,10 +202,12 @@ def _key(folder: Path) -> str:
 
 
 def _changed(path: Path) -> float | None:
+    """When a file was changed; None where there is none, or a pipe, whose reader waits."""
     try:
-        return path.stat().st_mtime
+        status = path.stat()
     except OSError:
         return None
+    return status.st_mtime if stat.S_ISREG(status.st_mode) else None
 
 
 def _folders(root: Path) -> Iterator[Path]:

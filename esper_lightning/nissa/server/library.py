@@ -159,8 +159,18 @@ class Library:
     def _read(self, key: str) -> RunPatch | None:
         card, source = self._cards[key]
         model = self._open[key]
+        try:
+            self._take_news(card, source, model)
+            return model.patch()
+        except Exception:  # pylint: disable=broad-exception-caught
+            # Records that contradict each other must not hide the other runs.
+            log.exception("run %s (%s) cannot be told", key, card.name)
+            model.begin_anew()
+            return None
+
+    def _take_news(self, card: Card, source: Source, model: RunModel) -> None:
         for _ in range(MAX_READINGS):
-            news = source.read(key)
+            news = source.read(card.id)
             if news.anew:
                 model.begin_anew()
             model.damaged += news.damaged
@@ -170,16 +180,9 @@ class Library:
                 if self._hear is not None:
                     self._hear(card, first, news.events)
             if not news.more:
-                self._behind.discard(key)
+                self._behind.discard(card.id)
                 break
-            self._behind.add(key)
-        try:
-            return model.patch()
-        except Exception:  # pylint: disable=broad-exception-caught
-            # Records that contradict each other must not hide the other runs.
-            log.exception("run %s (%s) cannot be told", key, card.name)
-            model.begin_anew()
-            return None
+            self._behind.add(card.id)
 
     def _close_some(self) -> None:
         over = [key for key in self._open if not self._cards[key][0].live]
@@ -211,9 +214,12 @@ def _entry(card: Card, model: RunModel | None) -> Entry:
             parameters=summary.parameters,
             host_parameters=summary.host_parameters,
         )
-    head = model.whole().head if model is not None else None
-    if head is None:
+    if model is None:
         return told
+    head = model.whole().head
+    if head is None:  # no epoch was over; it may have ended before
+        outcome = model.outcome
+        return msgspec.structs.replace(told, live=card.live and not outcome, outcome=outcome)
     return msgspec.structs.replace(
         told,
         run_id=head.run_id,

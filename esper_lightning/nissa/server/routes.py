@@ -140,10 +140,9 @@ class _Api:
         client = request.client.host if request.client else ""
         who, status, answer = "", HTTPStatus.OK, Failure(error="")
         alert = None
-        body = await body_of(request)
-        if not has_token(request, self.mission.token):
+        if not has_token(request, self.mission.token):  # who has none is not even listened to
             status, answer = HTTPStatus.UNAUTHORIZED, Failure(error="this needs the token")
-        elif body is None:
+        elif (body := await body_of(request)) is None:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             answer = Failure(error="the body is too long")
         else:

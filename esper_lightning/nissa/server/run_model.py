@@ -79,9 +79,10 @@ class RunModel:
         return self._last
 
     @property
-    def is_over(self) -> bool:
-        """Whether the run has told its end."""
-        return bool(self._line) and isinstance(self._line[-1], RunEnded)
+    def outcome(self) -> str:
+        """How the run ended, empty while it has told no end."""
+        last = self._line[-1] if self._line else None
+        return last.outcome if isinstance(last, RunEnded) else ""
 
     def take(self, events: Iterable[Event]) -> None:
         """Take in what happened."""
@@ -169,7 +170,7 @@ class RunModel:
         host_totals = [value for value in curves.host_total_flops if value is not None]
         return views.HeadView(
             run_id=last.run_id,
-            outcome=run.outcome if self.is_over else "",
+            outcome=self.outcome,
             policy=self._policy,
             epoch=last.epoch + 1,
             max_epochs=last.max_epochs,
@@ -357,7 +358,8 @@ def _lane(lane: Lane, now: SeedState | None) -> views.LaneView:
 def _risk(risk: Risk) -> views.RiskView:
     return views.RiskView(
         level=risk.level.name.lower(),
-        signals={signal.value: value for signal, value in risk.signals.items()},
+        # JSON has no NaN: a signal that is none could not be measured.
+        signals={s.value: value for s, value in risk.signals.items() if value == value},
         conservative=risk.conservative,
         reason=risk.reason,
     )

@@ -8,6 +8,7 @@ from typing import Self
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from esper_lightning.leyline import InvalidArgument
 
@@ -16,6 +17,22 @@ STARTING_S = 30.0
 
 CLOSING_S = 5.0
 """Seconds that open requests have to end."""
+
+MAX_CONNECTIONS = 600
+"""At once: a run needs file descriptors of its own, of which a process often has 1,024."""
+
+
+class _Bounded(H11Protocol):
+    """One connection; one too many is closed, as is one on which nothing is asked."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self.timeout_keep_alive_task = asyncio.get_running_loop().call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
 
 class Serving:
@@ -43,7 +60,10 @@ class Serving:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=_Bounded,
+                log_config=None,  # it would close every log file of this process
                 log_level="error",
+                access_log=False,
                 lifespan="on",
                 ws="none",
                 timeout_graceful_shutdown=int(CLOSING_S),

@@ -15,12 +15,16 @@ from esper_lightning.nissa.metrics.registry import MetricsRegistry
 MAX_RUNS = 16
 """Runs whose metrics are kept, those with the latest news."""
 
+_NOT_TOLD = frozenset({names.BATCHES.name})
+"""Samples that no record tells."""
+
 
 class RunWatch:
     """Hears the events of live runs. May be used by several threads.
 
     Records tell of epochs and not of batches, so that a run that hangs is not told from one whose
-    epochs are long: its own process raises that alert.
+    epochs are long: its own process raises that alert. The count of batches, which would stand at 0
+    and look like a run that hangs, is neither looked at nor told.
 
     Args:
         book: works the alert rules out.
@@ -58,7 +62,7 @@ class RunWatch:
             samples: dict[Series, float] = {}
             for registry in self._registries():
                 samples.update(registry.samples())
-        self.book.observe({s: v for s, v in samples.items() if s.name != names.BATCHES.name})
+        self.book.observe({s: v for s, v in samples.items() if s.name not in _NOT_TOLD})
 
     def exposition(self) -> bytes:
         """The metrics of all these runs, as ``/metrics`` answers."""
@@ -89,6 +93,8 @@ class _Together:
         families: dict[str, Metric] = {}
         for registry in self._registries:
             for family in registry.collect():
+                if any(sample.name in _NOT_TOLD for sample in family.samples):
+                    continue
                 if family.name in families:
                     families[family.name].samples += family.samples
                 else:
