@@ -17,6 +17,7 @@ from esper_lightning.leyline import (
     RunEnded,
     RunStarted,
     SeedStage,
+    SeedState,
     StageChanged,
     SystemState,
 )
@@ -137,7 +138,15 @@ def history(events: Iterable[Event]) -> History:
     start = float(states[0].epoch)
     end = float(max(states[-1].epoch, *(change.epoch for change in changes), 0) + 1)
     paths = [slot.slot for slot in states[-1].slots]
-    paths += [p for e in line if isinstance(e, RunStarted) for p in e.slots if p not in paths]
+    paths += [path for event in line if isinstance(event, RunStarted) for path in event.slots]
+    # Grouped once: to look for each of thousands of slots in every epoch takes minutes.
+    moves: dict[str, list[StageChanged]] = {path: [] for path in paths}
+    for change in changes:
+        moves.get(change.slot, []).append(change)
+    seen: dict[str, list[tuple[int, SeedState]]] = {path: [] for path in paths}
+    for state in states:
+        for slot in state.slots:
+            seen.get(slot.slot, []).append((state.epoch, slot))
     ends = [event for event in line if isinstance(event, RunEnded)]
     validation = _curve(_headline_metric(states), states)
     return History(
@@ -150,8 +159,7 @@ def history(events: Iterable[Event]) -> History:
         host_parameters=states[-1].host_parameters,
         final_parameters=_final_parameters(states[-1], line[line.index(states[-1]) :]),
         lanes=tuple(
-            _lane(path, [c for c in changes if c.slot == path], states, start, end)
-            for path in paths
+            _lane(path, moves[path], seen[path], states[-1].epoch, (start, end)) for path in moves
         ),
         outcome=ends[-1].outcome if ends else "",
     )
@@ -209,9 +217,14 @@ def _training_curve(validation: str, states: list[SystemState]) -> Curve | None:
 
 
 def _lane(
-    path: str, changes: list[StageChanged], states: list[SystemState], start: float, end: float
+    path: str,
+    changes: list[StageChanged],
+    states: list[tuple[int, SeedState]],
+    last_epoch: int,
+    axis: tuple[float, float],
 ) -> Lane:
-    seen = [(s.epoch + 1.0, slot) for s in states for slot in s.slots if slot.slot == path]
+    start, end = axis
+    seen = [(epoch + 1.0, slot) for epoch, slot in states]
     first_seen = seen[0][1].stage if seen else SeedStage.UNKNOWN
     stage = changes[0].before if changes else first_seen
     spans: list[Span] = []
@@ -228,7 +241,7 @@ def _lane(
         slot=path,
         spans=tuple(spans),
         marks=tuple(_marks(changes, start)),
-        fossils=_fossils(path, changes, states),
+        fossils=_fossils(changes, states, last_epoch),
     )
 
 
@@ -252,10 +265,10 @@ def _marks(changes: list[StageChanged], start: float) -> list[Mark]:
 
 
 def _fossils(
-    path: str, changes: list[StageChanged], states: list[SystemState]
+    changes: list[StageChanged], states: list[tuple[int, SeedState]], last_epoch: int
 ) -> tuple[Fossil, ...]:
     """Those of the last state, and those that were made after it was taken."""
-    last = next((slot for slot in states[-1].slots if slot.slot == path), None)
+    last = states[-1][1] if states and states[-1][0] == last_epoch else None
     fossils = [
         Fossil(
             blueprint=fossil.blueprint,
@@ -266,7 +279,7 @@ def _fossils(
     ]
     known = {fossil.time for fossil in fossils}
     for change in changes:
-        late = change.epoch >= states[-1].epoch and change.epoch + 1.0 not in known
+        late = change.epoch >= last_epoch and change.epoch + 1.0 not in known
         if change.after is SeedStage.FOSSILIZED and late:
             fossils.append(
                 Fossil(
@@ -275,6 +288,6 @@ def _fossils(
                     time=change.epoch + 1.0,
                 )
             )
-        elif change.prunes and change.epoch >= states[-1].epoch:
+        elif change.prunes and change.epoch >= last_epoch:
             fossils.pop()
     return tuple(fossils)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,21 @@ def test_a_run_takes_its_budget_from_its_first_steps() -> None:
     assert STEPS == CALIBRATION
     assert told(nissa, "tolaria_step_budget_seconds") >= names.STEP_OBJECTIVE_S
     assert told(nissa, "tolaria_slow_steps_total") == 0
+
+
+class Dawdles(Callback):
+    """One step, after those that the budget is taken from, takes a second longer."""
+
+    def on_before_zero_grad(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step == CALIBRATION + 3:
+            time.sleep(1.0)
+
+
+def test_a_step_beyond_the_runs_own_budget_is_slow() -> None:
+    nissa = Nissa()
+    digits_run(Script({}), callbacks=[nissa, Dawdles()], epochs=EPOCHS + 1)
+    assert told(nissa, "tolaria_step_budget_seconds") < 1
+    assert told(nissa, "tolaria_slow_steps_total") >= 1
 
 
 @pytest.mark.parametrize(

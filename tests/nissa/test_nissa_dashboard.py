@@ -311,6 +311,16 @@ def test_what_a_run_says_stays_text(mission, opened):
         assert page.locator("img").count() == 0
 
 
+def test_a_run_that_failed_before_its_first_epoch_says_why(mission, opened):
+    make, listener = mission
+    ended = RunEnded(run_id=RUN_ID, epoch=0, step=0, outcome="failed: there is no data")
+    with served(make()) as url:
+        tell(listener, [run_of()[0], ended])
+        page = opened(url)
+        until(page, "document.querySelector('#run-told').textContent.endsWith('there is no data')")
+        assert page.locator("#run-state").inner_text() == "failed"
+
+
 def test_a_lost_line_is_told_and_taken_up_again(mission, opened):
     make, listener = mission
     events = run_of()

@@ -88,6 +88,7 @@ def test_who_acknowledges_and_when_is_kept() -> None:
     acknowledged = told.book.acknowledge(alert.id, "  Ada ")
     assert (acknowledged.acknowledged_by, acknowledged.acknowledged) == ("Ada", 33.0)
     assert told.see(45, 11) == [AlertState.ACKNOWLEDGED]
+    assert told.book.alerts()[0].acknowledged_by == "Ada"
     assert told.book.acknowledge(alert.id, "Grace").acknowledged_by == "Grace"
     assert told.see(60, 1) == [AlertState.RESOLVED]
     assert told.book.alerts()[0].acknowledged_by == "Grace"
@@ -156,6 +157,7 @@ def test_resolved_alerts_are_bounded() -> None:
         ([(0.0, 5.0), (60.0, 5.0)], 0.0),
         ([(15.0, 0.0), (60.0, 9.0)], 9.0),  # not to before the counter was 0
         ([(10.0, 100.0), (50.0, 140.0)], 60.0),  # both ends are near: to the edges
+        ([(0.0, 100.0), (19.0, 119.0), (38.0, 138.0)], 47.5),  # the end is far: half a step
     ],
 )
 def test_the_rise_of_a_counter(points: list[tuple[float, float]], expected: float | None) -> None:

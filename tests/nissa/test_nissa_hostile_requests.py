@@ -166,6 +166,19 @@ def test_who_asks_too_much_waits(tmp_path):
     assert int(answers[-1].headers["retry-after"]) > 60
 
 
+def test_other_addresses_of_one_machine_have_no_allowance_of_their_own(tmp_path):
+    app = create_app(runs=[], folder=tmp_path, token=TOKEN, reads=(0.01, 1.0))
+
+    def status(address):
+        client = TestClient(app, base_url="http://127.0.0.1", client=(address, 1))
+        return client.get("/health").status_code
+
+    asked = ["2001:db8::1", "2001:db8::2", "fe80::1%eth0", "fe80::2%eth0", "2001:db8:0:1::1"]
+    assert [status(address) for address in asked] == [200, 429, 200, 429, 200]
+    others = ["::ffff:192.0.2.1", "::ffff:192.0.2.2", "192.0.2.3", "192.0.2.4", "no:address"]
+    assert [status(address) for address in others] == [200] * 5
+
+
 def test_an_allowance_fills_up_again_and_remembers_few():
     now = [0.0]
     allowance = Allowance(2.0, 2.0, clock=lambda: now[0])

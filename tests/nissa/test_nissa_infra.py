@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from starlette.testclient import TestClient
 
 from esper_lightning.nissa.alerts import OBJECTIVES, RULES
 from esper_lightning.nissa.alerts.rule_file import WINDOWS_S, burn_rate_name, remaining_name
@@ -16,8 +17,9 @@ from esper_lightning.nissa.alerts.yaml_text import yaml_text
 from esper_lightning.nissa.infra import infra_files
 from esper_lightning.nissa.infra.__main__ import main
 from esper_lightning.nissa.infra.dashboards import BOARDS
-from esper_lightning.nissa.infra.settings import DATA_SOURCE, MACHINE, METRICS_PORT
+from esper_lightning.nissa.infra.settings import DATA_SOURCE, MACHINE, METRICS_PORT, SERVER_PORT
 from esper_lightning.nissa.metrics import METRICS, series_names
+from esper_lightning.nissa.server import create_app
 
 INFRA = Path(__file__).parents[2] / "infra"
 OURS = re.compile(r"\b(?:tolaria|kasmina|tamiyo|simic|oona|tezzeret|urza|nissa)_[a-z][a-z_]*\b")
@@ -105,6 +107,17 @@ def test_the_settings_reach_each_other() -> None:
     assert f"./grafana/dashboards:{path}:ro" in services["grafana"]["volumes"]
     text = (INFRA / "docker-compose.monitoring.yml").read_text(encoding="utf-8")
     assert f"nissa.port={METRICS_PORT}" in text
+    assert f"{MACHINE}:{SERVER_PORT}" in targets
+    assert f"NISSA_HOSTS={MACHINE} uvicorn" in text  # under another name it answers nobody
+
+
+@pytest.mark.parametrize(("hosts", "status"), [([], 400), ([MACHINE], 200)])
+def test_mission_control_answers_prometheus_where_it_is_told_to(
+    hosts: list[str], status: int, tmp_path: Path
+) -> None:
+    app = create_app(runs=[], folder=tmp_path, token="a-token-for-tests-only", hosts=hosts)
+    scrape = TestClient(app, base_url=f"http://{MACHINE}:{SERVER_PORT}")
+    assert scrape.get("/metrics").status_code == status
 
 
 @pytest.mark.parametrize("path", sorted(INFRA.glob("docker-compose*.yml")), ids=lambda p: p.name)

@@ -111,9 +111,10 @@ def test_isolation_violations_are_those_of_all_seeds() -> None:
         (1, 4),
         (1, 4),
         (None, 4),
+        (1, 5),  # another seed, as often as the one before it
     ):
         ingestor.take(state(seed(violations, cohort=cohort)))
-    assert told(ingestor, "kasmina_isolation_violations_total") == 4
+    assert told(ingestor, "kasmina_isolation_violations_total") == 5
 
 
 def test_what_was_not_measured_is_not_told() -> None:

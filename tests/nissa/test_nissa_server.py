@@ -1,21 +1,56 @@
 """What mission control answers."""
 
 import json
+import os
 
 import pytest
 from served import TOKEN, write_run
 from starlette.testclient import TestClient
 from synthetic_run import RUN_ID, synthetic_run
 
-from esper_lightning.leyline import AlarmLevel, Intervention, InvalidArgument
+from esper_lightning.leyline import (
+    AlarmLevel,
+    Intervention,
+    InvalidArgument,
+    RunEnded,
+    RunSummary,
+    SystemState,
+    encode,
+)
 from esper_lightning.nissa.alerts import AlertBook
 from esper_lightning.nissa.events.store import EventStore
+from esper_lightning.nissa.journal import JOURNAL_NAME
 from esper_lightning.nissa.server import create_app
 from esper_lightning.nissa.server.accountability import TOKEN_NAME, AuditLog, token_from
+from esper_lightning.nissa.server.sources import Listener
+from esper_lightning.nissa.server.watch import RunWatch
 
 EVENTS = synthetic_run(("features.0", "features.1"), 12, seed=3)
 ROLLBACK = Intervention(
     run_id=RUN_ID, epoch=5, step=60, level=AlarmLevel.SEVERE, alarm="loss is NaN", restored=4
+)
+
+SUMMARY = RunSummary(
+    run_id=RUN_ID,
+    outcome="failed: no space is left",
+    seed=0,
+    host="MLP",
+    policy="heuristic",
+    incubation="direct",
+    epochs=6,
+    steps=70,
+    validation={},
+    test={},
+    host_parameters=1702,
+    parameters=1702,
+    host_flops_per_sample=None,
+    flops_per_sample=None,
+    host_training_flops=None,
+    training_flops=None,
+    wall_s=1.0,
+    grown=(),
+    culled=(),
+    versions={},
 )
 
 
@@ -87,6 +122,77 @@ def test_a_scrape_does_not_say_that_live_runs_stand_still(client):
     text = client.get("/metrics").text
     assert f'tolaria_run_active{{rank="0",run="{RUN_ID}"}} 1.0' in text
     assert "tolaria_batches_total" not in text
+
+
+def test_a_run_that_is_heard_of_is_never_called_stalled():
+    now = [0.0]
+    watch = RunWatch(AlertBook(clock=lambda: now[0]))
+    watch.hear("one", EVENTS[:30], anew=True)
+    for tick in range(80):
+        now[0] = 15.0 * tick
+        watch.look()
+    assert "tolaria_run_stalled" not in {alert.name for alert in watch.book.alerts()}
+
+
+def test_only_live_runs_raise_alerts(tmp_path):
+    run = write_run(tmp_path / "runs" / "old", [*EVENTS[:30], ROLLBACK])
+    os.utime(run / JOURNAL_NAME, (1.0, 1.0))
+    app = create_app(runs=[tmp_path / "runs"], folder=tmp_path / "kept", token=TOKEN)
+    mission = app.state.mission
+    mission.look()
+    (entry,) = mission.library.entries
+    assert mission.library.open(entry.id).reasons[0].title == "governor: severe"
+    mission._looked = float("-inf")
+    mission.look()
+    assert mission.alerts.alerts() == []
+    assert b"run=" not in mission.exposition()
+
+
+@pytest.mark.parametrize("way", ["folder", "listener"])
+def test_the_end_of_a_run_that_failed_raises_an_alert(way, tmp_path):
+    ended = RunEnded(run_id=RUN_ID, epoch=6, step=70, outcome="failed: no space is left")
+    listener = Listener()
+    app = create_app(runs=[tmp_path / "runs"], sources=[listener], folder=tmp_path, token=TOKEN)
+    mission = app.state.mission
+
+    def tell(events):
+        if way == "folder":
+            write_run(tmp_path / "runs" / "one", events)
+        else:
+            for event in events:
+                listener.tell(event)
+        mission._looked = mission.library.sources[0]._looked = float("-inf")
+        mission.look()
+
+    tell(EVENTS[:30])
+    assert mission.alerts.alerts() == []
+    (tmp_path / "runs" / "one").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "runs" / "one" / "summary.json").write_bytes(encode(SUMMARY))
+    tell([ended])
+    assert [alert.name for alert in mission.alerts.alerts()] == ["tolaria_run_failed"]
+    assert b'tolaria_run_active{rank="0",run="%b"} 0.0' % RUN_ID.encode() in mission.exposition()
+
+
+def test_a_run_whose_journal_was_replaced_is_counted_anew(client, tmp_path, made):
+    rollbacks = f'tolaria_rollbacks_total{{rank="0",run="{RUN_ID}"}}'
+    assert f"{rollbacks} 1.0" in client.get("/metrics").text
+    (entry,) = client.get("/api/runs").json()
+    (tmp_path / "runs" / "one" / JOURNAL_NAME).unlink()
+    write_run(tmp_path / "runs" / "one", EVENTS[:12])
+    made.state.mission.look()
+    assert f"{rollbacks} 0.0" in client.get("/metrics").text
+    run = client.get(f"/api/runs/{entry['id']}").json()
+    epochs = sum(isinstance(event, SystemState) for event in EVENTS[:12])
+    assert run["head"]["epoch"] == len(run["curves"]["curves"]["times"]) == epochs
+    assert "governor: severe" not in {reason["title"] for reason in run["reasons"]}
+
+
+def test_lines_that_were_left_out_are_told(client, tmp_path, made):
+    with (tmp_path / "runs" / "one" / JOURNAL_NAME).open("ab") as file:
+        file.write(b'{"type":"state"}\n' + encode(EVENTS[30]) + b"\n")
+    made.state.mission.look()
+    (entry,) = client.get("/api/runs").json()
+    assert client.get(f"/api/runs/{entry['id']}").json()["head"]["damaged"] == 1
 
 
 def test_an_alert_is_raised_and_acknowledged_by_whom_and_when(client, tmp_path):

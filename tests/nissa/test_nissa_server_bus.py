@@ -110,7 +110,19 @@ def test_an_alert_that_another_program_raises_is_shown(bus, tmp_path):
     with TestClient(app, base_url="http://127.0.0.1") as client:
         publish(bus, [raised])
         until(lambda: 'run="controller"' in client.get("/metrics").text)
-        assert "rejected_signatures_total" in client.get("/metrics").text
+        told = 'oona_rejected_signatures_total{rank="0",run="controller"} 1.0'
+        assert told in client.get("/metrics").text
+
+
+def test_an_alert_from_before_the_start_is_not_raised_again(bus, tmp_path):
+    raised = Raised(
+        run_id="controller", name="oona_forged_message", severity=Severity.CRITICAL, text="forged"
+    )
+    publish(bus, [raised, *EVENTS[:20]])
+    app = create_app(runs=[], bus=bus.url, folder=tmp_path / "kept", token=TOKEN, every_s=0.02)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        until(lambda: client.get("/api/runs").json())  # read after what is urgent
+        assert 'run="controller"' not in client.get("/metrics").text
 
 
 def test_an_address_that_is_none_and_a_shared_bus_without_a_key_are_refused(monkeypatch, tmp_path):

@@ -57,6 +57,28 @@ def test_patches_taken_together_are_the_whole():
     assert known["times"] == whole.curves.curves.times
 
 
+def test_the_hosts_share_of_what_was_spent_is_told():
+    states = [event for event in synthetic_run(SLOTS, 3) if isinstance(event, SystemState)]
+    grows = zip(states, (10.0, 20.0, 40.0), (100.0, 300.0, 700.0), strict=True)
+    model = RunModel("run")
+    model.take(
+        replace(state, host_flops=10.0, flops=flops, total_flops=total, num_parameters=2000)
+        for state, flops, total in grows
+    )
+    curves = model.whole().curves.curves
+    assert curves.total_flops == (100, 300, 700)
+    assert curves.host_total_flops == (100, 200, 300)
+    assert curves.parameters == (2000, 2000, 2000)
+    assert model.whole().head.host_total_flops == 300
+
+
+def test_what_is_good_and_what_is_bad_is_told():
+    model = RunModel("run")
+    model.take(synthetic_run(SLOTS, 40, seed=2, cull=0.6))
+    tones = {each.title.split()[0]: each.tone for each in model.whole().reasons}
+    assert (tones["fossilized"], tones["culled"], tones["training"]) == ("good", "bad", "plain")
+
+
 def test_a_signal_that_is_no_number_is_absent():
     model = RunModel("run")
     events = synthetic_run(SLOTS, 12, seed=3)

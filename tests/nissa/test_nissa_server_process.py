@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 
 import httpx
@@ -119,6 +120,22 @@ def test_connections_of_a_server_beside_a_run_are_few_and_do_not_wait_for_ever(
             line.close()
         with urllib.request.urlopen(f"{serving.address}/health", timeout=20) as answer:
             assert answer.status == 200
+
+
+def test_who_leaves_is_no_viewer_any_more(tmp_path):
+    app = create_app(runs=[], folder=tmp_path, token=TOKEN, every_s=0.02)
+    with Serving(app) as serving:
+
+        def viewers():
+            return httpx.get(f"{serving.address}/api/status").json()["viewers"]
+
+        with urllib.request.urlopen(f"{serving.address}/api/stream", timeout=10) as viewer:
+            assert viewer.readline() == b"retry: 1000\n"
+            assert viewers() == 1
+        deadline = time.monotonic() + 20
+        while viewers():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_it_answers_under_the_name_that_it_listens_on(tmp_path, monkeypatch):

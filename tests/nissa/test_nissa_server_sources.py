@@ -163,9 +163,10 @@ def test_no_root_is_refused():
 
 
 def test_a_listener_gives_every_event_once_and_forgets_the_stalest_run():
-    listener = Listener(most_runs=1)
+    listener = Listener(most_runs=1, clock=lambda: 1.0)
     for event in EVENTS:
-        listener.tell(event, at=1.0)
+        assert all(card.live for card in listener.cards())
+        listener.tell(event)
     (card,) = listener.cards()
     assert not card.live  # the last event is RunEnded
     assert listener.read(card.id).events == tuple(EVENTS)
@@ -175,6 +176,13 @@ def test_a_listener_gives_every_event_once_and_forgets_the_stalest_run():
     assert listener.read(card.id).events == ()
     with pytest.raises(InvalidArgument, match="run_id"):
         listener.tell(RunEnded(run_id="", epoch=0, step=0, outcome="finished"), at=2.0)
+
+
+def test_of_the_runs_of_a_listener_those_with_the_latest_news_stay():
+    listener = Listener(most_runs=2)
+    for run_id in ("first", "second", "first", "third"):
+        listener.tell(replace(EVENTS[1], run_id=run_id))
+    assert [card.name for card in listener.cards()] == ["first", "third"]
 
 
 def test_the_library_tells_roles_and_keeps_few_runs_in_memory(tmp_path: Path):
@@ -216,7 +224,19 @@ def test_a_record_that_nobody_can_count_hides_no_other_run(tmp_path):
 
     library = Library([FolderSource([tmp_path])], hear=hear)
     library.refresh()
-    assert {entry.name: entry.epochs for entry in library.entries} == {"good": 12, "odd": 0}
+    assert {entry.name: entry.epochs for entry in library.entries} == {"good": 12, "odd": 12}
+
+
+def test_a_run_that_was_away_comes_back_whole(tmp_path):
+    journal = write_run(tmp_path / "run", EVENTS) / JOURNAL_NAME
+    library = Library([FolderSource([tmp_path])])
+    for away in (False, True, False):
+        if away:
+            journal.rename(tmp_path / "away")
+        elif not journal.exists():
+            (tmp_path / "away").rename(journal)
+        library.refresh()
+        assert [entry.epochs for entry in library.entries] == ([] if away else [12])
 
 
 def test_a_run_that_ended_before_an_epoch_was_over_is_not_live(tmp_path):

@@ -1,5 +1,6 @@
 """``/metrics`` of one process, where no server of mission control runs."""
 
+import contextlib
 import logging
 import socket
 import threading
@@ -92,10 +93,8 @@ class _Bounded(ThreadingHTTPServer):
 
 
 def _cut_off(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it has ended meanwhile
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it has ended meanwhile
-        return
 
 
 class _Scrape(BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from ipaddress import AddressValueError, IPv6Address
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,7 +14,7 @@ MAX_BODY_BYTES = 4096
 """Of a request; the longest is an acknowledgement."""
 
 MAX_CLIENTS = 1024
-"""Addresses whose requests are counted; the one that asked nothing for longest is forgotten."""
+"""Addresses, of IPv6 networks, whose requests are counted; who was silent longest is forgotten."""
 
 READS = (50.0, 300.0)
 """Requests a second and at once, of one address."""
@@ -97,7 +98,7 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
             await send(message)
 
-        client = scope["client"][0] if scope.get("client") else "unknown"
+        client = _counted_as(scope["client"][0]) if scope.get("client") else "unknown"
         is_read = scope["method"] in ("GET", "HEAD", "OPTIONS")
         wait = (self._reads if is_read else self._changes).take(client)
         if wait > 0:
@@ -126,6 +127,17 @@ def has_token(request: Request, token: str) -> bool:
     scheme, _, value = shown.partition(" ")
     is_right = hmac.compare_digest(value.strip().encode(), token.encode())
     return is_right and scheme.lower() == "bearer"
+
+
+def _counted_as(address: str) -> str:
+    """The address; of IPv6 its network, in which one machine has as many addresses as it likes."""
+    try:
+        number = int(IPv6Address(address))
+    except AddressValueError:  # IPv4, or what a proxy made up
+        return address
+    return (
+        address if number >> 32 == 0xFFFF else str(IPv6Address(number >> 64 << 64))
+    )  # mapped IPv4
 
 
 async def _refuse(send: Send, status: int, why: str, wait_s: float = 0.0) -> None:

@@ -135,9 +135,11 @@ class Library:
     def _list(self) -> None:
         found = [(card, source) for source in self.sources for card in source.cards()]
         found.sort(key=lambda pair: (-pair[0].updated, pair[0].id))
+        before = self._cards
         self._cards = {card.id: (card, source) for card, source in found}
         for key in [key for key in self._open if key not in self._cards]:
             del self._open[key]
+            before[key][1].forget(key)  # one that comes back is read from its beginning
 
     def _told_once(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
         """A run that several sources know stands in the list as the first of them tells it."""
@@ -177,12 +179,20 @@ class Library:
             if news.events:
                 first = model.num_events
                 model.take(news.events)
-                if self._hear is not None:
-                    self._hear(card, first, news.events)
+                self._tell(card, first, news.events)
             if not news.more:
                 self._behind.discard(card.id)
                 break
             self._behind.add(card.id)
+
+    def _tell(self, card: Card, first: int, events: Sequence[Event]) -> None:
+        if self._hear is None:
+            return
+        try:
+            self._hear(card, first, events)
+        except Exception:  # pylint: disable=broad-exception-caught
+            # What cannot be counted or searched can be shown, and so can the other runs.
+            log.exception("events of run %s (%s) were not heard", card.id, card.name)
 
     def _close_some(self) -> None:
         over = [key for key in self._open if not self._cards[key][0].live]

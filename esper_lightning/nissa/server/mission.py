@@ -169,7 +169,9 @@ class Mission:
         self.tell_alerts(alerts)
 
     def _hear(self, card: Card, first: int, events: Sequence[Event]) -> None:
-        if self._watch is not None and card.live:
+        # The last events of a run come when it is no longer live: its end is one of them.
+        goes_on = self._watch is not None and first > 0 and self._watch.hears(card.id)
+        if self._watch is not None and (card.live or goes_on):
             self._watch.hear(card.id, events, anew=first == 0)
         if self._store is not None:
             # A run that is opened a second time is not stored a second time.

@@ -35,6 +35,11 @@ class RunWatch:
         self._ingestors: OrderedDict[str, NissaIngestor] = OrderedDict()
         self._lock = threading.Lock()
 
+    def hears(self, key: str) -> bool:
+        """Whether what happens in a run is counted already."""
+        with self._lock:
+            return key in self._ingestors
+
     def hear(self, key: str, events: Sequence[Event], *, anew: bool) -> None:
         """Count what happened in a run; ``anew`` forgets what was counted before."""
         with self._lock:
