@@ -4,6 +4,7 @@ import contextlib
 import re
 import shutil
 import socket
+import time
 import subprocess
 import threading
 import urllib.error
@@ -160,10 +161,19 @@ def test_who_says_nothing_holds_no_thread_and_few_are_answered_at_once(
             with contextlib.suppress(ConnectionResetError):
                 assert line.recv(1) == b""
             line.close()
-        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=10) as answer:
-            assert answer.status == 200
+        assert scraped_in_the_end(server.address) == 200
     finally:
         server.close()
+
+
+def scraped_in_the_end(address: str) -> int:
+    """A thread is free again a moment after its line was cut, and a busy machine is slow to ask."""
+    for _ in range(40):
+        with contextlib.suppress(ConnectionError):
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+                return int(answer.status)
+        time.sleep(0.25)
+    return 0
 
 
 def test_a_history_forgets_and_time_runs_forward() -> None:
