@@ -4,9 +4,9 @@ import contextlib
 import re
 import shutil
 import socket
-import time
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -169,9 +169,9 @@ def test_who_says_nothing_holds_no_thread_and_few_are_answered_at_once(
 def scraped_in_the_end(address: str) -> int:
     """A thread is free again a moment after its line was cut, and a busy machine is slow to ask."""
     for _ in range(40):
-        with contextlib.suppress(ConnectionError):
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-                return int(answer.status)
+        url = f"http://{address}/metrics"
+        with contextlib.suppress(ConnectionError), urllib.request.urlopen(url, timeout=10) as found:
+            return int(found.status)
         time.sleep(0.25)
     return 0
 
