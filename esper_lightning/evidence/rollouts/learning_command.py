@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         {START: DEFAULT, **policies},
         num_tasks=asked.tasks,
         num_seeds=asked.runs,
-        num_other_seeds=1 if asked.quick else 3,
+        num_other_seeds=1 if asked.quick else 2,
         tell=print,
     )
     found += together(found, list(policies), who=LEARNED)
