@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,30 @@ CHEAP = {
 """What is run in a test for each command of the table: the same tool on little."""
 
 
+SERVER = "uvicorn esper_lightning.nissa.server:create_app --factory"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("row", names("command"), ids=str)
+def test_a_server_answers(tmp_path: Path) -> None:
+    assert SERVER in [row.what for row in names("command")]
+    tool, *arguments = SERVER.split()
+    command = [str(BIN / tool), *arguments, "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            address = None
+            while address is None:
+                line = server.stderr.readline()
+                assert line, "it ended"
+                address = re.search(r"http://127\.0\.0\.1:\d+", line)
+            with urllib.request.urlopen(f"{address[0]}/health", timeout=30) as answer:
+                assert answer.status == 200
+        finally:
+            server.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [row for row in names("command") if row.what != SERVER], ids=str)
 def test_a_command_works(row: Row) -> None:
     tool, *arguments = CHEAP[row.what]
     assert row.what.split()[0] == tool
@@ -125,7 +148,8 @@ def exists(row: Row) -> bool:
         if file is not None:
             return (ROOT / file[0]).exists()
         assert module is not None, f"{row.what}: no test can tell whether it exists"
-        return (PACKAGE / module[1].replace(".", "/")).with_suffix(".py").exists()
+        path = PACKAGE / module[1].replace(".", "/")
+        return path.is_dir() or path.with_suffix(".py").exists()
     return row.what in (ROOT / ".env.example").read_text()
 
 
