@@ -86,7 +86,9 @@ def test_a_step_that_fails_is_told(tmp_path: Path) -> None:
 
 def test_rounds_are_read_from_what_the_logger_writes(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    path.write_text("epoch,simic/train/return,simic/train/kl,other\n0,,,1\n0,0.5,0.01,\n1,0.75,,\n")
+    path.write_text(
+        "epoch,simic/train/return,simic/train/kl,other\n0,,,1\n0,0.5,0.01,\n1,0.75,,\n2,,,1\n"
+    )
     found = read_rounds(path, 7)
     assert [(each.seed, each.number, each.values) for each in found] == [
         (7, 0, {"return": 0.5, "kl": 0.01}),

@@ -197,7 +197,8 @@ def read_rounds(path: Path, seed: int) -> list[Round]:
                 told = row.get(f"simic/train/{name}")
                 if told:
                     values[name] = float(told)
-    return [Round(seed=seed, number=number, values=found[number]) for number in sorted(found)]
+    told = sorted(number for number, values in found.items() if values)
+    return [Round(seed=seed, number=number, values=found[number]) for number in told]
 
 
 def _wait_for(journal: Path, running: "subprocess.Popen[bytes]") -> None:
