@@ -68,7 +68,7 @@ class Simic(LightningModule):
         discount: float = 1.0,
         decay: float = 0.95,
         rate: float = 1e-3,
-        kl_stop: float | None = 0.02,
+        kl_stop: float | None = 0.25,
     ) -> None:
         super().__init__()
         check_share("discount", discount)

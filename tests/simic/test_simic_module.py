@@ -143,8 +143,8 @@ def test_a_checkpoint_holds_what_was_learned_and_no_more(tmp_path: Path):
 
 def test_a_round_ends_when_the_policy_went_far_enough():
     counted, free = Batches(), Batches()
-    trainer(3, callbacks=[counted]).fit(simic(kl_stop=1e-4), datamodule=data())
-    trainer(3, callbacks=[free]).fit(simic(kl_stop=None), datamodule=data())
+    trainer(3, callbacks=[counted]).fit(simic(kl_stop=1e-4), datamodule=data(batch_size=16))
+    trainer(3, callbacks=[free]).fit(simic(kl_stop=None), datamodule=data(batch_size=16))
     assert free.steps == [free.steps[0]] * 3
     assert all(0 < stopped < all_ for stopped, all_ in zip(counted.steps, free.steps, strict=True))
 

@@ -27,7 +27,7 @@ class PPOConfig:
     ratio: float = 0.2
     value: float | None = None
     value_weight: float = 0.5
-    entropy_weight: float = 0.003
+    entropy_weight: float = 0.0
     base_weight: float = 0.0
 
     def __post_init__(self) -> None:
