@@ -25,7 +25,6 @@ from esper_lightning.leyline import (
     encode,
 )
 from esper_lightning.nissa.events import EventStore
-from esper_lightning.nissa.events.store import add_new
 
 RUN = synthetic_run(("features.1", "features.2"), 12)
 
@@ -45,7 +44,8 @@ def moved(slot: str, reason: str, run_id: str = "r1") -> StageChanged:
 
 def test_events_come_back_as_they_were(tmp_path: Path) -> None:
     with EventStore(tmp_path / "below" / "events.sqlite") as store:
-        assert add_new(store, RUN, batch=7) == len(RUN)
+        store.add(*RUN)
+        assert len(store) == len(RUN)
     with EventStore(tmp_path / "below" / "events.sqlite") as store:
         found = store.search("", 1_000)
         assert [each.event for each in reversed(found)] == RUN

@@ -7,6 +7,7 @@ up. All of them are then judged on held-out tasks beside who else decides
 """
 
 import csv
+import shutil
 import subprocess
 import sys
 import time
@@ -158,6 +159,7 @@ class Demonstration:
     def _publish_to(self, place: Path, policy: Path, verdict: Path) -> None:
         """Start a run, publish while it is under way, and let it end."""
         library = self._folder / "library"
+        shutil.rmtree(place, ignore_errors=True)  # what an interrupted run left behind
         running = subprocess.Popen(
             [
                 *(sys.executable, str(self._train), "tamiyo=learned"),
@@ -178,6 +180,7 @@ class Demonstration:
                 raise StepFailed(f"the run in {place} ended with {running.returncode}")
         finally:
             running.kill()
+            running.wait()
 
     def _run(self, *arguments: str, allowed: Sequence[int] = (0,)) -> int:
         print("$ python", *arguments, flush=True)

@@ -3,7 +3,6 @@
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -163,21 +162,6 @@ class EventStore:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def add_new(store: EventStore, events: Iterable[Event], *, batch: int = 500) -> int:
-    """Add many events, ``batch`` in a transaction; how many there were."""
-    pending: list[Event] = []
-    count = 0
-    for event in events:
-        pending.append(event)
-        if len(pending) == batch:
-            store.add(*pending)
-            count += len(pending)
-            pending.clear()
-    if pending:
-        store.add(*pending)
-    return count + len(pending)
 
 
 def _query(text: str) -> str:
