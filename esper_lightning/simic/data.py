@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.simic.episode import Episode
+from esper_lightning.simic.experience import Drawn
 from esper_lightning.simic.learning.round import Round
 from esper_lightning.simic.learning.rows import Minibatch
 from esper_lightning.simic.module import Simic
@@ -26,6 +27,19 @@ class EpisodeSource(Protocol):
 
     def episodes(self) -> Sequence[Episode]:
         """All that are to be learned from, and those to be held out."""
+
+
+@runtime_checkable
+class HasPriorities(EpisodeSource, Protocol):
+    """Tells also which of them are expected to teach more."""
+
+    def sample(
+        self, num: int, *, seed: int, correction: float = ..., among: Collection[str] | None = None
+    ) -> Drawn:
+        """Draw by priority, with repetition."""
+
+    def update_priorities(self, priorities: Mapping[str, float]) -> None:
+        """Take what was learned of some, by id."""
 
 
 class MakesEpisodes(Protocol):
@@ -49,6 +63,8 @@ class SimicData(LightningDataModule):
     Args:
         source: has recorded episodes.
         rollouts: makes episodes.
+        draws: episodes of the source that a round is learned from, drawn by their priorities, which
+            are renewed by what the round shows; None takes all of them.
         batch_size: boundaries a step.
         passes: over the boundaries of a round, in another order each.
         held_out: share of tasks with seeds that are not learned from.
@@ -64,6 +80,7 @@ class SimicData(LightningDataModule):
         *,
         source: EpisodeSource | None = None,
         rollouts: MakesEpisodes | None = None,
+        draws: int | None = None,
         batch_size: int = 64,
         passes: int = 6,
         held_out: float = 0.1,
@@ -78,11 +95,17 @@ class SimicData(LightningDataModule):
         for name, value in (("batch_size", batch_size), ("passes", passes)):
             check_whole(name, value, least=1)
         check_whole("max_lag", max_lag, least=0, or_none=True)
+        check_whole("draws", draws, least=1, or_none=True)
+        if draws is not None and not isinstance(source, HasPriorities):
+            raise InvalidArgument(
+                f"draws={draws} asks for a source with priorities, such as simic.Experience, got "
+                f"{type(source).__name__}: leave out datamodule.draws"
+            )
         check_whole("seed", seed, least=0)
         check_number("held_out", held_out)
         if not 0 <= held_out < 1:
             raise InvalidArgument(f"held_out must be at least 0 and below 1, got {held_out}")
-        self._source, self._rollouts = source, rollouts
+        self._source, self._rollouts, self._draws = source, rollouts, draws
         self._batch_size, self._passes = batch_size, passes
         self._held_out, self._max_lag = held_out, max_lag
         self._seed = seed
@@ -115,7 +138,7 @@ class SimicData(LightningDataModule):
         number = module.rounds if self._rollouts is not None else 0
         if self._round is None or self._round[0] != number:
             self._round = number, *self._split(module)
-        found = module.prepare(self._round[1], "train")
+        found = self._prepare(module, self._round[1])
         order = torch.Generator().manual_seed(_mixed(self._seed, module.rounds))
         numbers = [
             part
@@ -136,6 +159,23 @@ class SimicData(LightningDataModule):
             return []
         found = module.prepare(self._round[2], "val")
         return _loader(found, torch.split(torch.arange(len(found)), self._batch_size))
+
+    def _prepare(self, module: Simic, episodes: Sequence[Episode]) -> Round:
+        """What this round learns from: all episodes, or some that are drawn."""
+        if self._draws is None:
+            return module.prepare(episodes, "train")
+        assert isinstance(self._source, HasPriorities)
+        by_id = {each.id: each for each in episodes}
+        seed = _mixed(self._seed, module.rounds)
+        drawn = self._source.sample(self._draws, seed=seed, among=by_id.keys())
+        weights: dict[str, float] = {}
+        for recording, weight in zip(drawn.recordings, drawn.weights, strict=True):
+            weights[recording.id] = weights.get(recording.id, 0.0) + weight
+        found = module.prepare(
+            [by_id[each] for each in weights], "train", weights=list(weights.values())
+        )
+        self._source.update_priorities(found.priorities)
+        return found
 
     def _module(self) -> Simic:
         module = None if self.trainer is None else self.trainer.lightning_module

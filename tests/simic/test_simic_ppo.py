@@ -34,7 +34,7 @@ def by_hand(network, steps, numbers, config):
     The network is asked for one boundary at a time, by the method that cloning uses.
     """
     total = torch.zeros((), dtype=torch.float64)
-    for step, (logged, advantage, target, before, base) in zip(steps, numbers, strict=True):
+    for step, (logged, advantage, target, before, weight, base) in zip(steps, numbers, strict=True):
         told = network.evaluate([step.observation], [step.actions])
         own = told.log_probabilities[0].sum()
         ratio = torch.exp(own) / math.exp(logged)
@@ -51,7 +51,7 @@ def by_hand(network, steps, numbers, config):
                 error = torch.tensor((edge - target) ** 2)
         other = torch.exp(base - own)
         apart = other - 1 - (base - own)
-        total = total + (
+        total = total + weight * (
             -surrogate
             + config.value_weight * 0.5 * error
             - config.entropy_weight * told.entropies[0].sum()
@@ -75,6 +75,7 @@ def fixed():
         (
             step.log_probability + 0.2 * torch.randn((), generator=generator).item(),
             *(torch.randn(3, generator=generator, dtype=torch.float64) * 0.5).tolist(),
+            *(2 * torch.rand(1, generator=generator, dtype=torch.float64)).tolist(),
             step.log_probability - 0.1 * torch.rand((), generator=generator).item(),
         )
         for step in steps
@@ -87,7 +88,9 @@ def test_loss_and_every_gradient_are_those_of_an_independent_implementation(fixe
     network, steps, numbers = fixed
     rows = collate([step.observation for step in steps], [step.actions for step in steps])
     told = evaluate(network, rows.seen, rows.chosen, rows.there)
-    logged, advantages, returns, before, base = torch.tensor(numbers, dtype=torch.float64).T
+    logged, advantages, returns, before, weights, base = torch.tensor(
+        numbers, dtype=torch.float64
+    ).T
     terms = ppo(
         told.log_probabilities,
         told.entropies,
@@ -97,6 +100,7 @@ def test_loss_and_every_gradient_are_those_of_an_independent_implementation(fixe
         returns=returns,
         before=before,
         base=base,
+        weights=weights,
         config=config,
     )
     own = torch.autograd.grad(terms.loss, list(network.parameters()), allow_unused=True)
@@ -119,7 +123,7 @@ def test_the_fixed_batch_tries_every_branch(fixed):
     network, steps, numbers = fixed
     config = CONFIGS[2]
     seen = set()
-    for step, (logged, advantage, _, before, _) in zip(steps, numbers, strict=True):
+    for step, (logged, advantage, _, before, _, _) in zip(steps, numbers, strict=True):
         told = network.evaluate([step.observation], [step.actions])
         ratio = math.exp(told.log_probabilities[0].sum().item() - logged)
         side = "low" if ratio < 1 - config.ratio else "high" if ratio > 1 + config.ratio else "in"
@@ -133,7 +137,9 @@ def test_gradients_are_those_of_finite_differences(fixed):
     """Of the loss with its own values, on a few weights of each part."""
     network, steps, numbers = fixed
     rows = collate([step.observation for step in steps], [step.actions for step in steps])
-    logged, advantages, returns, before, base = torch.tensor(numbers, dtype=torch.float64).T
+    logged, advantages, returns, before, weights, base = torch.tensor(
+        numbers, dtype=torch.float64
+    ).T
     config = CONFIGS[2]
 
     def loss():
@@ -147,6 +153,7 @@ def test_gradients_are_those_of_finite_differences(fixed):
             returns=returns,
             before=before,
             base=base,
+            weights=weights,
             config=config,
         ).loss
 
@@ -200,6 +207,7 @@ def test_before_the_first_step_the_surrogate_is_the_mean_advantage():
         returns=made.returns,
         before=made.before,
         base=made.base,
+        weights=made.weights,
         config=PPOConfig(value=0.2),
     )
     assert terms.policy.item() == pytest.approx(-made.advantages.mean().item(), abs=1e-6)

@@ -198,7 +198,14 @@ class Experience:
                 return self._read(database, entry)
         raise InvalidArgument(f"{self.database.path} has no recording {identifier!r}")
 
-    def sample(self, num: int, *, seed: int, correction: float = 0.4) -> Drawn:
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int,
+        correction: float = 0.4,
+        among: Collection[str] | None = None,
+    ) -> Drawn:
         """Draw by priority, with repetition; the same seed draws the same from the same store.
 
         Args:
@@ -206,6 +213,7 @@ class Experience:
             seed: of the draw.
             correction: how far weights undo that some are drawn more often, 0 to 1: beta of Schaul
                 et al. 2016, 1 undoes it wholly.
+            among: ids of what may be drawn; None for all.
 
         Raises:
             InvalidArgument: an argument outside of what is allowed.
@@ -218,7 +226,10 @@ class Experience:
         with self.database.reading() as database:
             while True:
                 # By id, so that the order in which processes wrote does not matter.
-                entries = sorted(self._sound(database), key=lambda each: each.id)
+                entries = sorted(
+                    (each for each in self._sound(database) if among is None or each.id in among),
+                    key=lambda each: each.id,
+                )
                 if not entries:
                     raise ExperienceFailed(f"there is nothing to draw from in {self.database.path}")
                 odds = probabilities(

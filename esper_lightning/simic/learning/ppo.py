@@ -75,6 +75,7 @@ def ppo(
     returns: Tensor,
     before: Tensor,
     base: Tensor,
+    weights: Tensor,
     config: PPOConfig,
 ) -> Terms:
     """The loss of PPO (Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9).
@@ -93,18 +94,19 @@ def ppo(
         returns: ``(M,)``, what the values should be.
         before: ``(M,)``, the values before the round.
         base: ``(M,)``, log-probabilities of the base policy.
-        config: limits and weights.
+        weights: ``(M,)``, how much each boundary counts.
+        config: limits and weights of the terms.
     """
     ratios = (log_probabilities - logged).exp()
     within = ratios.clamp(1 - config.ratio, 1 + config.ratio)
-    policy = -torch.minimum(ratios * advantages, within * advantages).mean()
+    policy = -(weights * torch.minimum(ratios * advantages, within * advantages)).mean()
     errors = (values - returns).square()
     if config.value is not None:
         near = before + (values - before).clamp(-config.value, config.value)
         errors = torch.maximum(errors, (near - returns).square())
-    value = 0.5 * errors.mean()
-    entropy = entropies.mean()
-    apart = kl(log_probabilities, base)
+    value = 0.5 * (weights * errors).mean()
+    entropy = (weights * entropies).mean()
+    apart = kl(log_probabilities, base, weights)
     loss = (
         policy
         + config.value_weight * value
@@ -121,7 +123,7 @@ def ppo(
     )
 
 
-def kl(own: Tensor, other: Tensor) -> Tensor:
+def kl(own: Tensor, other: Tensor, weights: Tensor | None = None) -> Tensor:
     """KL divergence of ``own`` from ``other`` in nats, by samples of ``own``: at least 0.
 
     The estimator k3 of Schulman 2020 ("Approximating KL divergence", joschu.net): ``r - 1 - log r``
@@ -130,9 +132,11 @@ def kl(own: Tensor, other: Tensor) -> Tensor:
     Args:
         own: ``(M,)``, log-probabilities of the policy that chose.
         other: ``(M,)``, those of another.
+        weights: ``(M,)``, how much each counts; None for all alike.
     """
     apart = other - own
-    return (apart.expm1() - apart).mean()
+    found = apart.expm1() - apart
+    return (found if weights is None else weights * found).mean()
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:

@@ -1,6 +1,6 @@
 """One round: the steps of some episodes, and what is known of them before any is learned from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,9 @@ class Round:
         before: values when the round began.
         advantages: normalised over the round.
         returns: what the values should be.
+        weights: 1 on average.
+        priorities: by episode, the mean of its absolute advantages before they were normalised: how
+            much came otherwise than expected (Schaul et al. 2016, arXiv:1511.05952, section 3.3).
     """
 
     rows: Rows
@@ -57,6 +60,8 @@ class Round:
     before: Tensor
     advantages: Tensor
     returns: Tensor
+    weights: Tensor
+    priorities: Mapping[str, float]
 
     def __len__(self) -> int:
         """M."""
@@ -75,6 +80,7 @@ class Round:
             before=self.before[numbers],
             advantages=self.advantages[numbers],
             returns=self.returns[numbers],
+            weights=self.weights[numbers],
         )
 
 
@@ -120,7 +126,14 @@ def tell(network: PolicyNetwork, rows: Rows) -> Told:
 
 
 def begin(
-    episodes: Sequence[Episode], seen: Seen, own: Told, base: Told, *, discount: float, decay: float
+    episodes: Sequence[Episode],
+    seen: Seen,
+    own: Told,
+    base: Told,
+    *,
+    discount: float,
+    decay: float,
+    weights: Sequence[float] | None = None,
 ) -> Round:
     """Advantages and returns of a round, by V-trace of the policy that learns.
 
@@ -133,6 +146,7 @@ def begin(
         base: what its base says.
         discount: gamma.
         decay: lambda.
+        weights: how much each episode counts beside the others; None for all alike.
 
     Raises:
         InvalidArgument: a policy could not have chosen what an episode says, or its log-probability
@@ -157,14 +171,19 @@ def begin(
         discount=discount,
         decay=decay,
     )
+    advantages = _beside_each_other(episodes, estimates.advantages[there])
+    surprise = [float(part.abs().mean()) for part in torch.split(advantages, list(seen.lengths))]
+    counted = torch.tensor(weights or [1.0] * len(episodes), dtype=dtype).repeat_interleave(lengths)
     return Round(
         rows=seen.rows,
         logged=logged,
         start=own.log_probabilities[:num],
         base=base.log_probabilities[:num],
         before=own.values[:num],
-        advantages=normalised(_beside_each_other(episodes, estimates.advantages[there])),
+        advantages=normalised(advantages),
         returns=estimates.returns[there],
+        weights=counted / counted.mean(),
+        priorities=dict(zip(seen.ids, surprise, strict=True)),
     )
 
 

@@ -63,6 +63,7 @@ class Minibatch(NamedTuple):
         before: ``(M,)``, the values when the round began.
         advantages: ``(M,)``.
         returns: ``(M,)``.
+        weights: ``(M,)``, how much each counts.
     """
 
     seen: dict[str, Tensor]
@@ -74,6 +75,7 @@ class Minibatch(NamedTuple):
     before: Tensor
     advantages: Tensor
     returns: Tensor
+    weights: Tensor
 
     @property
     def rows(self) -> Rows:
