@@ -38,7 +38,8 @@ class Simic(LightningModule):
     rounds has the version of the base plus n. It computes on a CPU, in one process.
 
     Args:
-        policy: a file to begin with, or one that is read; None is that of the package.
+        policy: a file to begin with, or one that is read; "cloned" is the heuristic's clone, None
+            the policy that comes with the package.
         temperature: by which the policy is softened first, see :func:`softened`; above 1 it tries
             more.
         ppo: limits and weights of the loss.
@@ -59,7 +60,7 @@ class Simic(LightningModule):
     def __init__(
         self,
         *,
-        policy: StoredPolicy | Path | str | None = None,
+        policy: StoredPolicy | Path | str | None = "cloned",
         temperature: float = 1.0,
         ppo: PPOConfig | None = None,
         rank: int = 8,

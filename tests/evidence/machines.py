@@ -15,7 +15,7 @@ from esper_lightning.leyline import RunEnded, encode
 from esper_lightning.nissa.journal import JOURNAL_NAME
 from esper_lightning.simic.recording import FINISHED, SUMMARY_NAME
 from esper_lightning.simic.rollouts import Assignment, Pair, RolloutTask, drawn_by
-from esper_lightning.tamiyo.learned.stored import DEFAULT
+from esper_lightning.tamiyo.learned.stored import CLONED
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "train.py"
@@ -64,7 +64,7 @@ class Given:
 def assignments(num: int, *, more: tuple[str, ...] = ()) -> list[Assignment]:
     """On the same task and seed, with other draws."""
     return [
-        Assignment(task=TASK, seed=7, deciding=(*drawn_by(DEFAULT, seed=draw), *more))
+        Assignment(task=TASK, seed=7, deciding=(*drawn_by(CLONED, seed=draw), *more))
         for draw in range(num)
     ]
 

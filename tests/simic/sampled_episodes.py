@@ -95,7 +95,7 @@ class Sampled:
         self._num, self._first = num, first
 
     def episodes(self) -> list[Episode]:
-        return episodes(StoredPolicy.load(), self._num, first=self._first)
+        return episodes(StoredPolicy.load("cloned"), self._num, first=self._first)
 
 
 class Rollouts:

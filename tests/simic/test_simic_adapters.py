@@ -12,9 +12,10 @@ from sampled_episodes import episodes, observations
 from esper_lightning.leyline import DecodeError, InvalidArgument
 from esper_lightning.simic.adapters import NOTE_NAME, TARGETS, Adapted, digest_of
 from esper_lightning.simic.learning.round import see, tell
+from esper_lightning.simic.softening import softened
 from esper_lightning.tamiyo.learned import Actor, StoredPolicy
 
-BASE = StoredPolicy.load()
+BASE = StoredPolicy.load("cloned")
 
 
 def likeliest(odds):
@@ -152,7 +153,7 @@ def test_saved_as_peft_saves_and_read_again(tmp_path: Path):
         loaded.learned()
     )
     foreign = PeftModel.from_pretrained(
-        StoredPolicy.load().network, str(tmp_path / "adapters")
+        StoredPolicy.load("cloned").network, str(tmp_path / "adapters")
     ).base_model.model
     assert told(foreign.eval()).values.equal(told(adapted.network).values)
 
@@ -183,4 +184,10 @@ def test_a_digest_is_of_names_types_and_numbers():
     assert first == digest_of(StoredPolicy.from_bytes(BASE.to_bytes()).network)
     assert first == digest_of(moved(Adapted(BASE)).network)
     assert first != digest_of(other_base().network)
-    assert first != digest_of(StoredPolicy.load().network.double())
+    assert first != digest_of(StoredPolicy.load("cloned").network.double())
+
+
+def test_what_comes_with_the_package_was_learned_from_the_clone_that_comes_with_it():
+    told = StoredPolicy.load().card.provenance
+    assert told["by"] == "PPO"
+    assert told["base"]["digest"] == digest_of(softened(BASE, 3.0).network)

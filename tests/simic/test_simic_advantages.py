@@ -244,7 +244,7 @@ def test_arguments_are_checked(options, message):
 
 
 def test_runs_of_one_task_and_seed_are_each_others_baseline() -> None:
-    policy = StoredPolicy.load()
+    policy = StoredPolicy.load("cloned")
     alone = episode(policy, seed=9, length=2)
     one, other = (episode(policy, seed=seed, length=length) for seed, length in ((1, 3), (2, 2)))
     twins = [one, replace(other, seed=one.seed)]

@@ -14,7 +14,7 @@ from esper_lightning.simic.data import SimicData, split
 from esper_lightning.simic.module import Simic
 from esper_lightning.tamiyo.learned import StoredPolicy
 
-BASE = StoredPolicy.load()
+BASE = StoredPolicy.load("cloned")
 
 
 class Recorded:

@@ -125,7 +125,7 @@ def test_a_place_without_runs_is_refused(tmp_path: Path) -> None:
 def test_real_runs_from_folders_and_from_the_bus_are_the_same(
     tmp_path: Path, experience: Experience
 ) -> None:
-    policy = softened(StoredPolicy.load(), 3.0)
+    policy = softened(StoredPolicy.load("cloned"), 3.0)
     train(tmp_path / "alone", Never(), epochs=8)
     train(tmp_path / "run", Learned(policy=policy, sample=True, seed=2), epochs=8)
     assert from_runs(experience, tmp_path)["added"] == 1

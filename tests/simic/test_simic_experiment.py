@@ -44,7 +44,7 @@ def test_from_episodes_to_a_policy_that_decides(entry: ModuleType, tmp_path: Pat
     policy = Learned(policy=tmp_path / "policy.safetensors")
     assert policy.card.version == 3
     assert policy.card.provenance["by"] == "PPO"
-    adapted, note = Adapted.load(tmp_path / "adapters", StoredPolicy.load())
+    adapted, note = Adapted.load(tmp_path / "adapters", StoredPolicy.load("cloned"))
     assert note.version == 3
     merged = adapted.merged(name="learned", version=3).network
     assert digest_of(merged) == digest_of(
@@ -117,7 +117,7 @@ def test_the_configuration_shows_the_defaults_of_the_code(tmp_path: Path) -> Non
 
     class Nothing:
         def episodes(self) -> list:
-            return episodes(StoredPolicy.load(), 0)
+            return episodes(StoredPolicy.load("cloned"), 0)
 
     one, other = SimicData(source=Nothing(), **given), SimicData(source=Nothing())
     for name in ("_batch_size", "_passes", "_held_out", "_max_lag"):

@@ -16,7 +16,7 @@ from esper_lightning.simic.learning import PPOConfig
 from esper_lightning.simic.module import Simic
 from esper_lightning.tamiyo.learned import Actor, StoredPolicy
 
-BASE = StoredPolicy.load()
+BASE = StoredPolicy.load("cloned")
 
 
 class Recorded:

@@ -20,7 +20,7 @@ from esper_lightning.simic.learning import (
 from esper_lightning.simic.learning.round import begin, see, tell
 from esper_lightning.tamiyo.learned import Architecture, PolicyNetwork, StoredPolicy
 
-BASE = StoredPolicy.load()
+BASE = StoredPolicy.load("cloned")
 CONFIGS = [
     PPOConfig(),
     PPOConfig(ratio=0.02, value_weight=1.0, entropy_weight=0.0),

@@ -18,7 +18,7 @@ from esper_lightning.simic.module import Simic
 from esper_lightning.simic.softening import softened
 from esper_lightning.tamiyo.learned import Action, Actor, StoredPolicy
 
-BASE = StoredPolicy.load()
+BASE = StoredPolicy.load("cloned")
 EARLY, PLACES = 15, 30
 
 

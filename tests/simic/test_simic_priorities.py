@@ -16,7 +16,7 @@ from esper_lightning.simic.experience.prioritised import LEAST
 from esper_lightning.simic.module import Simic
 from esper_lightning.tamiyo.learned import StoredPolicy
 
-BASE = StoredPolicy.load()
+BASE = StoredPolicy.load("cloned")
 
 
 class Told(Simic):

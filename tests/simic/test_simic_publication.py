@@ -137,8 +137,8 @@ def test_a_publication_that_was_interrupted_can_be_repeated(shop: Shop) -> None:
 
 
 def test_a_verdict_is_on_weights_whatever_their_version(shop: Shop) -> None:
-    update = shop.publish(stored(1, version=9), verdict(stored(1, version=2), PACKAGE))
-    assert update.version == 9
+    update = shop.publish(stored(1, version=90), verdict(stored(1, version=2), PACKAGE))
+    assert update.version == 90
 
 
 def test_withdrawal_brings_the_last_good_one_back_under_a_new_version(shop: Shop) -> None:

@@ -15,7 +15,7 @@ from esper_lightning.simic.softening import softened
 from esper_lightning.tamiyo import Heuristic, Never
 from esper_lightning.tamiyo.learned import Learned, StoredPolicy
 
-SOFT = softened(StoredPolicy.load(), 3.0)
+SOFT = softened(StoredPolicy.load("cloned"), 3.0)
 
 
 @pytest.fixture(scope="module")

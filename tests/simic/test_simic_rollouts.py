@@ -19,7 +19,7 @@ from esper_lightning.simic.softening import softened
 from esper_lightning.tamiyo import Never
 from esper_lightning.tamiyo.learned import Learned, StoredPolicy
 
-POLICY = StoredPolicy.load()
+POLICY = StoredPolicy.load("cloned")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from esper_lightning.evidence.report import write
 from esper_lightning.evidence.rollouts.contest import contest, halved, render, results
 from esper_lightning.evidence.rollouts.ray_tasks import RayTasks
 from esper_lightning.evidence.rollouts.runs import Runs
-from esper_lightning.tamiyo.learned.stored import DEFAULT
+from esper_lightning.tamiyo.learned.stored import CLONED, DEFAULT
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
         nargs="*",
         type=_named,
         metavar="NAME=FILE",
-        help="learned policies beside the one that comes with the package",
+        help="learned policies beside those that come with the package",
     )
     parser.add_argument("--tasks", type=int, default=8, help="that are held out (8)")
     parser.add_argument("--seeds", type=int, default=10, help="of each (10)")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--folder", type=Path, default=Path("outputs/policies"), help="of all runs")
     parser.add_argument("--out", type=Path, default=Path("outputs/evidence/policies.json"))
     options = parser.parse_args(arguments)
-    policies = {"learned": DEFAULT, **dict(options.policies)}
+    policies = {"learned": DEFAULT, "cloned": CLONED, **dict(options.policies)}
     machines = None if options.ray is None else RayTasks(address=options.ray)
     found = contest(
         Runs(folder=options.folder, train=options.train, jobs=options.jobs, machines=machines),

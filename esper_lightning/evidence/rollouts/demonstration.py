@@ -22,7 +22,9 @@ from esper_lightning.nissa import read_journal
 from esper_lightning.nissa.journal import JOURNAL_NAME
 from esper_lightning.simic.recording import SUMMARY_NAME
 from esper_lightning.simic.validation import Verdict
-from esper_lightning.tamiyo.learned.stored import DEFAULT
+from esper_lightning.tamiyo.learned.stored import CLONED, StoredPolicy
+from esper_lightning.tamiyo.reload import publish_policy
+from esper_lightning.urza import Library
 
 POLICY_NAME = "policy.safetensors"
 
@@ -135,12 +137,12 @@ class Demonstration:
         return read_rounds(path, seed)
 
     def publish(self, policy: Path) -> Published:
-        """Validate a policy; if it passes, publish it to a run that is under way."""
+        """Validate a policy beside the clone; if it passes, publish it to a run under way."""
         verdict = self._folder / "verdict.json"
         if not verdict.exists():
             self._run(
                 *("-m", "esper_lightning.simic", "validate", str(policy)),
-                *("--current", str(DEFAULT), "--task", GATE_TASK),
+                *("--current", str(CLONED), "--task", GATE_TASK),
                 *("--tasks", str(self._size.gate_tasks), "--seeds", str(self._size.gate_seeds)),
                 *("--jobs", str(self._jobs), "--train", str(self._train)),
                 *("--runs", str(self._folder / "validation"), "--out", str(verdict)),
@@ -157,13 +159,16 @@ class Demonstration:
         return Published(passed=True)
 
     def _publish_to(self, place: Path, policy: Path, verdict: Path) -> None:
-        """Start a run, publish while it is under way, and let it end."""
+        """Start a run in which the clone decides, publish meanwhile, and let the run end."""
         library = self._folder / "library"
-        shutil.rmtree(place, ignore_errors=True)  # what an interrupted run left behind
+        for each in (place, library):  # what an interrupted run left behind
+            shutil.rmtree(each, ignore_errors=True)
+        first = _put_clone(library)
         running = subprocess.Popen(
             [
                 *(sys.executable, str(self._train), "tamiyo=learned"),
-                *("tamiyo.policy.updates=true", f"tamiyo.policy.library='{library}'"),
+                *(f"tamiyo.policy.policy={first}", f"tamiyo.policy.library='{library}'"),
+                "tamiyo.policy.updates=true",
                 *("oona.url=embedded://", f"trainer.max_epochs={self._size.epochs}"),
                 *("print_config=false", "test=false", f"hydra.run.dir='{place}'"),
             ],
@@ -202,6 +207,21 @@ def read_rounds(path: Path, seed: int) -> list[Round]:
                     values[name] = float(told)
     told = sorted(number for number, values in found.items() if values)
     return [Round(seed=seed, number=number, values=found[number]) for number in told]
+
+
+def _put_clone(root: Path) -> str:
+    """Have the clone as the current policy of a library; how runs name it."""
+    card = StoredPolicy.load(CLONED).card
+    with Library(root) as library:
+        update = publish_policy(
+            library,
+            lambda _: None,  # nobody runs it yet
+            CLONED.read_bytes(),
+            name=card.name,
+            version=card.version,
+            reason="what training began with",
+        )
+    return update.reference
 
 
 def _wait_for(journal: Path, running: "subprocess.Popen[bytes]") -> None:

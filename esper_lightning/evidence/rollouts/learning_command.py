@@ -26,7 +26,7 @@ from esper_lightning.evidence.rollouts.demonstration import (
 )
 from esper_lightning.evidence.rollouts.runs import Runs
 from esper_lightning.nissa.figure_style import STYLE
-from esper_lightning.tamiyo.learned.stored import DEFAULT
+from esper_lightning.tamiyo.learned.stored import CLONED
 
 START, LEARNED = "start", "learned"
 """The policy that training began with, and those that it ended with, together."""
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"\n{_told(published)}\n")
     found = contest(
         Runs(folder=asked.folder / "contest", train=asked.train, jobs=asked.jobs),
-        {START: DEFAULT, **policies},
+        {START: CLONED, **policies},
         num_tasks=asked.tasks,
         num_seeds=asked.runs,
         num_other_seeds=1 if asked.quick else 2,

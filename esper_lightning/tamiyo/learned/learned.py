@@ -54,7 +54,8 @@ class Learned(Policy):
     before it at this boundary; a closing NOOP after other choices says that it has done enough.
 
     Args:
-        policy: a file, or a policy that was read; None is the one that comes with this package.
+        policy: a file, or a policy that was read; None is the one that comes with this package,
+            "cloned" what that was learned from.
         sample: draw from the network's distribution; otherwise take what is likeliest.
         seed: of its own random stream.
         kinds: what it may do, where the slot's state allows it.

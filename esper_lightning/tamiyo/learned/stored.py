@@ -29,7 +29,10 @@ MAX_HEADER_BYTES = 2**20
 """The header of the largest architecture, with its provenance, is far below."""
 
 DEFAULT = Path(__file__).with_name("default.safetensors")
-"""The policy that comes with this package."""
+"""The policy that comes with this package, which learned from runs."""
+
+CLONED = Path(__file__).with_name("cloned.safetensors")
+"""What it began with: the heuristic, cloned."""
 
 _CARD = "esper_policy"
 _KINDS = tuple(kind.value for kind in KINDS)
@@ -105,13 +108,13 @@ class StoredPolicy:
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> "StoredPolicy":
-        """Read a file; None reads the policy that comes with this package.
+        """Read a file; None reads the policy that comes with this package, "cloned" its start.
 
         Raises:
             InvalidArgument: there is no such file.
             DecodeError: it is no policy, or not one of this release.
         """
-        found = DEFAULT if path is None else Path(path)
+        found = DEFAULT if path is None else CLONED if path == "cloned" else Path(path)
         if not found.is_file():
             raise InvalidArgument(
                 f"there is no policy {found}; name a file that was written by "

@@ -29,7 +29,7 @@ def learned_policy(
 
     Args:
         policy: a file; or name and number of an artifact of the library, ``learned@3``; None is the
-            policy that comes with this package.
+            policy that comes with this package, ``cloned`` what that began with.
         updates: newer versions that are published on the bus take over.
         url: of the bus, as ``oona.url``.
         folder: where an embedded bus of this run has its files.
