@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from esper_lightning.evidence.alone import alone_in
 from esper_lightning.evidence.frontier import rows
 from esper_lightning.evidence.frontier.arms import ARMS, Done, with_needs
 from esper_lightning.evidence.frontier.elsewhere import run_all_by
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
         carry_out = run_all
         if options.ray is not None:
             carry_out = partial(run_all_by, RayTasks(address=options.ray))
-        failures = carry_out(runs, train=options.train, jobs=options.jobs, tell=tell)
+        with alone_in(options.directory):
+            failures = carry_out(runs, train=options.train, jobs=options.jobs, tell=tell)
     if kept:
         found = list(kept.values())
         text = report(

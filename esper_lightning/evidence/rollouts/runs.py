@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from esper_lightning.evidence.alone import alone_in
 from esper_lightning.evidence.rollouts.families import training_task
 from esper_lightning.evidence.rollouts.shares import Machines, carried_out, here, is_done
 from esper_lightning.leyline import InvalidArgument
@@ -73,6 +74,7 @@ class Runs:
 
         Raises:
             OtherVersions: a machine would come to other numbers.
+            FolderInUse: another process is at it.
         """
         pairs = [self._pair(each) for each in assignments]
         wanted = {
@@ -83,14 +85,15 @@ class Runs:
                 (pair.run, self._options(each, each.deciding)),
             )
         }
-        failures = carried_out(
-            wanted,
-            self._machines,
-            train=self._train,
-            jobs=self._jobs,
-            limit_s=self._limit_s,
-            size=self._size,
-        )
+        with alone_in(self._folder):
+            failures = carried_out(
+                wanted,
+                self._machines,
+                train=self._train,
+                jobs=self._jobs,
+                limit_s=self._limit_s,
+                size=self._size,
+            )
         for folder, why in failures.items():
             log.warning("a run failed: %s: %s", folder.name, why)
         return [pair if is_done(pair.run) and is_done(pair.twin) else None for pair in pairs]
