@@ -12,12 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bus_helpers import bus_at, report
 from redis import cluster
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from servers import Server, redis_binary, started
 
-from esper_lightning.leyline import BusUnavailable, InvalidArgument, KeyRequired
-from esper_lightning.oona import embedded
+from esper_lightning.leyline import (
+    BusUnavailable,
+    FieldReport,
+    InvalidArgument,
+    KeyRequired,
+    Signer,
+    unpack,
+    unseal,
+)
+from esper_lightning.oona import FIELD, Role, embedded
 from esper_lightning.oona.server import FAILURES, connect, memory_server, redacted, resolve
 
 
@@ -251,6 +260,17 @@ def patiently(command: Callable[[], object]) -> None:
             return
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Look until it is so; a server that is not there is looked for again."""
+    ends = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(*FAILURES):
+            if condition():
+                return
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
 @pytest.mark.integration
 def test_sentinels_name_the_master(tmp_path: Path) -> None:
     master, sentinel = port(), port()
@@ -267,6 +287,51 @@ def test_sentinels_name_the_master(tmp_path: Path) -> None:
         assert connection.read("a", after="0") == [(added, {b"m": b"1"})]
         with connect(f"redis://127.0.0.1:{master}/1") as direct:
             assert direct.read("a", after="0") == [(added, {b"m": b"1"})]
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_when_the_master_is_lost_reports_go_to_the_one_that_sentinels_name_then(
+    tmp_path: Path, signer: Signer
+) -> None:
+    first, second, sentinel = port(), port(), port()
+    told = tmp_path / "sentinel.conf"
+    told.write_text(
+        f"port {sentinel}\nsentinel monitor mine 127.0.0.1 {first} 1\n"
+        "sentinel down-after-milliseconds mine 500\nsentinel failover-timeout mine 2000\n"
+    )
+    places = [tmp_path / name for name in ("first", "second")]
+    for each in places:
+        each.mkdir()
+    replica = ("--port", str(second), "--save", "", "--replicaof", "127.0.0.1", str(first))
+    with (
+        running(*replica, folder=places[1]),
+        running(str(told), "--sentinel", folder=tmp_path),
+        connect(f"redis://127.0.0.1:{second}/0") as other,
+        contextlib.ExitStack() as stack,
+    ):
+        with running("--port", str(first), "--save", "", folder=places[0]):
+            with connect(f"redis://127.0.0.1:{first}/0") as here:
+                patiently(here.client.ping)
+            with connect(f"redis://127.0.0.1:{sentinel}/0") as asked:
+                until(lambda: asked.client.sentinel_slaves("mine"))
+            url = f"redis+sentinel://127.0.0.1:{sentinel}/mine/0"
+            bus = stack.enter_context(bus_at(url, signer))
+            publisher = bus.publisher()
+            for number in range(20):
+                publisher.publish(report(number))
+            assert publisher.flush(10)
+            stream = bus.settings.streams[Role.NORMAL]
+            until(lambda: other.client.xlen(stream) == 20)
+        for number in range(20, 40):
+            publisher.publish(report(number))
+        until(lambda: other.client.xlen(stream) >= 40)
+        assert other.client.role()[0] == b"master"
+        found = {
+            unpack(unseal(fields[FIELD], signer, stream="normal").payload, FieldReport).id
+            for _, fields in other.client.xrange(stream)
+        }
+        assert found == {str(number) for number in range(40)}
 
 
 @pytest.mark.slow
