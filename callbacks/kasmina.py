@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -145,9 +145,9 @@ class Kasmina(Callback):
             raise CommandRefused("Kasmina has no slots yet; they are grafted in Trainer.fit")
         return self._bed
 
-    def subscribe(self, listener: Listener) -> None:
-        """Call ``listener`` with every event of the run, those that have been included."""
-        self._stream.subscribe(listener)
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` with all events of the run, until what is returned is called."""
+        return self._stream.subscribe(listener)
 
     # -- set-up -----------------------------------------------------------------------------------
 

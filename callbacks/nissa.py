@@ -3,6 +3,7 @@
 import logging
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,7 @@ class Nissa(Callback):
         self._server: MetricsServer | None = None
         self._watch: AlertWatch | None = None
         self._mission: MissionControl | None = None
+        self._leave: Callable[[], None] | None = None
         self._steps = _StepTimes(None, None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -263,7 +265,7 @@ class Nissa(Callback):
         except OSError as error:
             log.warning("no dashboard on %s:%d: %s", self.host, self.dashboard, error)
             return
-        find(trainer).subscribe(self._mission.tell)
+        self._leave = find(trainer).subscribe(self._mission.tell)
         self.dashboard_address = self._mission.address
         log.info("the dashboard is on %s", self.dashboard_address)
 
@@ -277,6 +279,8 @@ class Nissa(Callback):
             self._server.close()
             self._server = None
         if self._mission is not None:
+            if self._leave is not None:
+                self._leave()
             self._mission.close()
             self._mission = None
 

@@ -16,6 +16,7 @@ from esper_lightning.evidence import (
     published,
     rollback,
     stack,
+    watching,
     widening,
 )
 from esper_lightning.evidence.bus import command as bus
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "rollback": rollback.main,
     "bus": bus.main,
     "stack": stack.main,
+    "watching": watching.main,
     "widening": widening.main,
 }
 """What can be measured; each takes the arguments after its name and has ``--help``."""

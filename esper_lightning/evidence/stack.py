@@ -8,7 +8,6 @@ at every boundary and finds no room, the governor with its snapshots, and all th
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -16,10 +15,8 @@ from statistics import median
 import msgspec
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.profilers import Profiler, SimpleProfiler
+from lightning.pytorch import Callback
+from lightning.pytorch.profilers import SimpleProfiler
 from torch import Tensor, nn
 
 from esper_lightning.callbacks import (
@@ -31,6 +28,7 @@ from esper_lightning.callbacks import (
     Summary,
     Tamiyo,
 )
+from esper_lightning.evidence.epochs_in_turns import SHAPE, EpochClock, images, make_trainer
 from esper_lightning.evidence.intervals import Interval, bootstrap, ratios
 from esper_lightning.evidence.planting import Spread
 from esper_lightning.evidence.report import table, write
@@ -39,10 +37,9 @@ from esper_lightning.evidence.turns import Turns
 from esper_lightning.karn import CATALOGUE
 from esper_lightning.leyline import FeatureKind, FeatureMap, GrownSeed, SlotShape
 from esper_lightning.tamiyo import GrowthBudget, Heuristic
-from esper_lightning.tolaria import CNN, TensorDataModule, Tolaria
+from esper_lightning.tolaria import CNN, Tolaria
 
 BARE, WHOLE = "bare Lightning", "whole stack"
-SHAPE = (1, 28, 28)
 WIDTH = 8
 BLUEPRINT, PARAMETERS = "parallel_conv", {"expansion": 6.0}
 SLOTS: Mapping[str, tuple[int, int]] = {"features.2": (WIDTH, 14), "features.4": (2 * WIDTH, 7)}
@@ -83,25 +80,6 @@ class _Beside(nn.Module):
         """The sum of both."""
         out: Tensor = self.base(x) + self.branch(x)
         return out
-
-
-class _EpochClock(Callback):
-    """Observes only: times epochs, and lets the other side run between them."""
-
-    def __init__(self, name: str, turns: Turns) -> None:
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-        self._name, self._turns = name, turns
-        self._since = (0.0, 0.0)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """A turn is from here to here: steps, validation and boundary."""
-        now = time.perf_counter(), time.thread_time()
-        if trainer.current_epoch > 1:  # the first one is a warm-up
-            self.wall.append(now[0] - self._since[0])
-            self.cpu.append(now[1] - self._since[1])
-        self._turns.pass_on(self._name)
-        self._since = time.perf_counter(), time.thread_time()
 
 
 class _Durations(SimpleProfiler):
@@ -147,38 +125,6 @@ def _stack() -> list[Callback]:
     ]
 
 
-def _trainer(
-    folder: Path, callbacks: Sequence[Callback], epochs: int, profiler: Profiler | None = None
-) -> Trainer:
-    last = ModelCheckpoint(dirpath=folder / "last", enable_version_counter=False)
-    best = ModelCheckpoint(dirpath=folder / "best", monitor="val/loss")
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=epochs,
-        default_root_dir=folder,
-        logger=CSVLogger(folder),
-        log_every_n_steps=10,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[*callbacks, last, best],
-        profiler=profiler,
-    )
-
-
-def _data(examples: int) -> TensorDataModule:
-    """Random images and classes: what they hold does not change how long a step takes."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(count: int) -> tuple[Tensor, Tensor]:
-        images = torch.randn(count, *SHAPE, generator=generator)
-        return images, torch.randint(0, 10, (count,), generator=generator)
-
-    train, val, test = (draw(count) for count in (examples, examples // 6, 64))
-    return TensorDataModule(train=train, val=val, test=test, batch_size=64)
-
-
 def run(*, epochs: int, examples: int) -> Cost:
     """Train both sides in turns, then the whole stack once more under a profiler.
 
@@ -188,7 +134,7 @@ def run(*, epochs: int, examples: int) -> Cost:
     """
     keep_freed_memory()
     turns = Turns([BARE, WHOLE])
-    clocks = {name: _EpochClock(name, turns) for name in (BARE, WHOLE)}
+    clocks = {name: EpochClock(name, turns) for name in (BARE, WHOLE)}
     sizes: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
 
@@ -198,8 +144,8 @@ def run(*, epochs: int, examples: int) -> Cost:
                 torch.manual_seed(0)
                 model = _module(network())
                 callbacks = [clocks[name], *(_stack() if name == WHOLE else [])]
-                trainer = _trainer(Path(folder) / name, callbacks, epochs)
-                trainer.fit(model, datamodule=_data(examples))
+                trainer = make_trainer(Path(folder) / name, callbacks, epochs)
+                trainer.fit(model, datamodule=images(examples))
                 sizes.append(sum(parameter.numel() for parameter in model.parameters()))
 
             return train
@@ -209,11 +155,11 @@ def run(*, epochs: int, examples: int) -> Cost:
     bare, whole = clocks[BARE], clocks[WHOLE]
     return Cost(
         parameters=max(sizes),
-        epoch_s=median(bare.wall),
-        wall_ratio=bootstrap(ratios(whole.wall, bare.wall), statistic=np.median),
-        cpu_ratio=bootstrap(ratios(whole.cpu, bare.cpu), statistic=np.median),
+        epoch_s=median(bare.times.wall),
+        wall_ratio=bootstrap(ratios(whole.times.wall, bare.times.wall), statistic=np.median),
+        cpu_ratio=bootstrap(ratios(whole.times.cpu, bare.times.cpu), statistic=np.median),
         boundary=Spread.of(boundaries),
-        epochs=len(bare.wall),
+        epochs=len(bare.times.wall),
     )
 
 
@@ -222,8 +168,8 @@ def _boundaries(folder: Path, *, epochs: int) -> list[float]:
     profiler = _Durations()
     torch.manual_seed(0)
     stack = _stack()
-    trainer = _trainer(folder, stack, 2 * epochs, profiler=profiler)
-    trainer.fit(_module(_host()), datamodule=_data(640))
+    trainer = make_trainer(folder, stack, 2 * epochs, profiler=profiler)
+    trainer.fit(_module(_host()), datamodule=images(640))
     spent = np.zeros(2 * epochs)
     for callback in stack:
         for hook in BOUNDARY:

@@ -97,6 +97,7 @@ class Visits(Callback):
         self.page = b""
         self.runs: list[dict[str, Any]] = []
         self.metrics = b""
+        self.run: dict[str, Any] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         def read(path: str) -> bytes:
@@ -105,6 +106,8 @@ class Visits(Callback):
 
         self.page, self.metrics = read("/"), read("/metrics")
         self.runs = json.loads(read("/api/runs"))
+        for each in self.runs:
+            self.run = json.loads(read(f"/api/runs/{each['id']}"))
 
 
 def test_a_run_shows_itself_while_it_trains(tmp_path: Path) -> None:
@@ -116,11 +119,26 @@ def test_a_run_shows_itself_while_it_trains(tmp_path: Path) -> None:
     )
     assert same(weights(alone), weights(watched))
     assert b"<title>" in visits.page
-    assert [each["id"] for each in visits.runs] == [f"this-process-{kasmina.run_id}"]
+    assert [each["id"] for each in visits.runs] == [f"this~20process:{kasmina.run_id}"]
     assert b"tolaria_run_active" in visits.metrics
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(nissa.dashboard_address, timeout=5)
     assert {path.name for path in tmp_path.iterdir()} <= {".nissa", "lightning_logs"}
+    assert no_threads()
+
+
+def test_a_second_fit_is_shown_whole_and_leaves_no_second_listener(tmp_path: Path) -> None:
+    nissa = Nissa(dashboard=0)
+    visits = Visits(nissa)
+    model, kasmina, trainer = digits_run(
+        Script({}), epochs=1, callbacks=[nissa, visits], default_root_dir=tmp_path
+    )
+    listeners = len(kasmina._stream._listeners)
+    trainer.fit_loop.max_epochs = 5
+    trainer.fit(model, datamodule=trainer.datamodule)  # type: ignore[attr-defined]
+    assert len(kasmina._stream._listeners) == listeners
+    assert [each["run_id"] for each in visits.runs] == [kasmina.run_id]
+    assert len(visits.run["curves"]["curves"]["times"]) == visits.run["head"]["epoch"] > 1
     assert no_threads()
 
 

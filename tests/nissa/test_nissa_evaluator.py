@@ -97,6 +97,21 @@ def test_who_acknowledges_and_when_is_kept() -> None:
     assert told.book.alerts()[0].id != alert.id
 
 
+def test_what_cannot_be_noted_is_not_acknowledged() -> None:
+    def full(_: Alert) -> None:
+        raise OSError("no space is left")
+
+    told = Told()
+    told.see(0, 11)
+    told.see(30, 11)
+    (alert,) = told.book.alerts()
+    with pytest.raises(OSError, match="no space"):
+        told.book.acknowledge(alert.id, "Ada", note=full)
+    assert told.book.alerts() == [alert]
+    noted: list[Alert] = []
+    assert [told.book.acknowledge(alert.id, "Ada", note=noted.append)] == noted
+
+
 @pytest.mark.parametrize("who", ["", "   ", "a\nb", "x" * 201])
 def test_somebody_must_be_named(who: str) -> None:
     told = Told()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from synthetic_run import RUN_ID, synthetic_run
 
-from esper_lightning.evidence.dashboard import long_runs
+from esper_lightning.evidence.bus.servers import programs
+from esper_lightning.evidence.dashboard import command, long_runs, pages
 from esper_lightning.evidence.dashboard.command import QUICK, main
 from esper_lightning.leyline import SystemState
 from esper_lightning.nissa.history import history
@@ -42,6 +43,26 @@ def test_dashboard(run: Path, tmp_path: Path) -> None:
     assert all(each["missed"] == 0 for each in figures["viewers"])
     assert figures["hostile"]["failed"] == 0, figures["hostile"]["failures"]
     assert figures["hostile"]["num"] == QUICK.requests
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.skipif(pages.chromium() is None, reason="there is no Chromium; CHROMIUM names one")
+def test_what_is_told_by_folder_beside_it_or_over_the_bus_is_seen(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with pages.browser() as browsing:
+        lags = command._lags(browsing, run, QUICK, tmp_path)
+    ways = ["by its folder", "in the same process"]
+    if buses := list(programs()):
+        ways.append(f"over the bus, {buses[0]}")
+    else:
+        assert "esper-lightning[embedded]" in capsys.readouterr().out
+    assert [each.way for each in lags] == ways
+    for each in lags:
+        assert each.num == QUICK.lags
+        assert each.worst_ms >= each.p95_ms >= each.p50_ms > 0
 
 
 def test_a_folder_without_a_journal_is_refused(

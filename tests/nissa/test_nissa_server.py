@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from served import TOKEN, write_run
@@ -222,6 +223,21 @@ def test_what_was_refused_stands_in_the_audit_log(client, tmp_path):
     assert [json.loads(line)["status"] for line in log.read_text().splitlines()] == [401, 409, 409]
     assert TOKEN not in log.read_text()
     assert log.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+def test_what_cannot_be_written_down_is_not_done(client, tmp_path):
+    path = tmp_path / "kept" / "audit.jsonl"
+    path.parent.mkdir()
+    path.symlink_to("/dev/full")  # the kernel says that there is no space left
+    (alert,) = client.get("/api/alerts").json()
+    answers = [acknowledged(client, alert["id"]), acknowledged(client, alert["id"], token="x" * 22)]
+    for answer in answers:
+        assert answer.status_code == 503
+        assert "nothing was changed" in answer.json()["error"]
+    assert client.get("/api/alerts").json() == [alert]
+    path.unlink()
+    assert acknowledged(client, alert["id"]).json()["state"] == "acknowledged"
 
 
 def test_events_are_found_by_words(client):

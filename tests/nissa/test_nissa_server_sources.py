@@ -1,6 +1,7 @@
 """Runs are heard of from folders, as they are written, and from whoever tells them."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,19 @@ def test_a_listener_gives_every_event_once_and_forgets_the_stalest_run():
         listener.tell(RunEnded(run_id="", epoch=0, step=0, outcome="finished"), at=2.0)
 
 
+@pytest.mark.parametrize("other", ["a/b", "a-b", "a~20b", "a:b"])
+def test_other_names_and_runs_have_other_ids(other):
+    keys = set()
+    for name in ("a b", other):
+        listener = Listener(name)
+        for run_id in ("a b", other):
+            listener.tell(replace(EVENTS[1], run_id=run_id))
+        keys |= {card.id for card in listener.cards()}
+    assert len(keys) == 4
+    for key in keys:
+        assert re.fullmatch(r"[\w.~:-]+", key, re.ASCII)  # the same in every part of an address
+
+
 def test_of_the_runs_of_a_listener_those_with_the_latest_news_stay():
     listener = Listener(most_runs=2)
     for run_id in ("first", "second", "first", "third"):
@@ -291,7 +305,7 @@ def test_a_run_that_a_folder_and_a_listener_know_stands_once_in_the_list(tmp_pat
         listener.tell(event, at=4e9)
     library = Library([FolderSource([tmp_path]), listener])
     library.refresh()
-    library.open("this-process-other")
+    library.open("this~20process:other")
     library.refresh()
     found = {(entry.run_id, entry.source) for entry in library.entries}
     assert found == {(RUN_ID, "folder"), ("other", "this process")}

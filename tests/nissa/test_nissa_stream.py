@@ -165,7 +165,7 @@ def test_a_viewer_who_comes_back_is_told_what_it_missed(tmp_path):
     listener = Listener("here")
     app = create_app(runs=[], sources=[listener], folder=tmp_path, token=TOKEN, every_s=0.02)
     events = synthetic_run(SLOTS, 20)
-    run = f"here-{RUN_ID}"
+    run = f"here:{RUN_ID}"
     half = len(events) // 2
     with served(app) as url, httpx.Client(base_url=url, timeout=20) as client:
         for event in events[:half]:

@@ -3,11 +3,14 @@
 import argparse
 import importlib.util
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from esper_lightning.evidence.bus.servers import programs, started
+from esper_lightning.evidence.bus.training import key_in_environment
 from esper_lightning.evidence.dashboard import hostile, load, long_runs, pages, servers
 from esper_lightning.evidence.report import write
 from esper_lightning.leyline import Event
@@ -126,10 +129,22 @@ def _lags(browsing: "Browser", run: Path, size: Size, work: Path) -> list[pages.
             listener.tell(event)
 
     runs = work / "lag"
-    return [
+    found = [
         serve("by its folder", lambda events: long_runs.write(runs / "run", [events]), runs=[runs]),
         serve("in the same process", tell, runs=[], sources=[listener]),
     ]
+    bus = next(iter(programs()), None)
+    if bus is None:
+        print("\nNothing is heard over a bus: pip install 'esper-lightning[embedded]'")
+        return found
+    with key_in_environment(), started(bus) as server, closing(server.publisher()) as publisher:
+
+        def publish(events: list[Event]) -> None:
+            for event in events:
+                publisher.publish(event)
+
+        found.append(serve(f"over the bus, {bus}", publish, runs=[], bus=server.url))
+    return found
 
 
 def _hostile(run: Path, size: Size, work: Path) -> hostile.Hostile:

@@ -121,12 +121,16 @@ class AlertBook:
             active = sorted(self._active.values(), key=lambda alert: -alert.since)
             return active + list(reversed(self._resolved))
 
-    def acknowledge(self, alert_id: str, who: str) -> Alert:
+    def acknowledge(
+        self, alert_id: str, who: str, *, note: Callable[[Alert], object] | None = None
+    ) -> Alert:
         """Somebody looks after an alert that is firing. A second one takes it over.
 
         Args:
             alert_id: its id.
             who: their name, at most 200 characters.
+            note: called with the alert as it will be, just before it is: whatever it raises is
+                raised, and nobody has acknowledged anything.
 
         Raises:
             InvalidArgument: no alert of this id is firing, or nobody is named.
@@ -142,12 +146,15 @@ class AlertBook:
             if key is None or self._active[key].state is AlertState.PENDING:
                 firing = ", ".join(self._firing()) or "none"
                 raise InvalidArgument(f"no alert {alert_id[:80]!r} is firing; firing: {firing}")
-            alert = self._active[key] = replace(
+            alert = replace(
                 self._active[key],
                 state=AlertState.ACKNOWLEDGED,
                 acknowledged_by=name,
                 acknowledged=self._moment(self._clock()),
             )
+            if note is not None:
+                note(alert)
+            self._active[key] = alert
         self._tell_all([alert])
         return alert
 

@@ -143,6 +143,7 @@ def openapi() -> dict[str, Any]:
                 "401": refused("The token is missing or wrong."),
                 "409": refused("No alert of this id is firing, or nobody is named."),
                 "413": refused("The body is too long."),
+                "503": refused("The audit log cannot be written; nothing was changed."),
             },
         }
     }

@@ -43,8 +43,13 @@ class Alerts(Protocol):
     def alerts(self) -> Sequence[Alert]:
         """All that are known, the active ones first."""
 
-    def acknowledge(self, alert_id: str, who: str) -> Alert:
+    def acknowledge(self, alert_id: str, who: str, *, note: Callable[[Alert], object]) -> Alert:
         """Somebody looks after one.
+
+        Args:
+            alert_id: its id.
+            who: their name.
+            note: called before anything is changed; nothing is where it raises.
 
         Raises:
             InvalidArgument: no alert of this id is firing, or nobody is named.

@@ -1,6 +1,7 @@
 """The endpoints."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from esper_lightning import __version__
 from esper_lightning.leyline import InvalidArgument
+from esper_lightning.nissa.alerts import Alert
 from esper_lightning.nissa.server.documents import (
     Acknowledgement,
     Failure,
@@ -27,12 +29,16 @@ from esper_lightning.nissa.server.mission import Mission
 from esper_lightning.nissa.server.pages import pages
 from esper_lightning.nissa.server.stream import MAX_WATCHED, is_full, stream
 
+log = logging.getLogger(__name__)
+
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_QUERY = 200
 """Characters of a search."""
 
 MAX_FOUND = 1_000
 """Events that a search gives at most."""
+
+NO_AUDIT = "the audit log cannot be written, and so nothing was changed; the server's log says why"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -135,38 +141,48 @@ class _Api:
         return _raw(await asyncio.to_thread(self.mission.alerts_now))
 
     async def acknowledge(self, request: Request) -> Response:
-        """Somebody looks after an alert."""
+        """Somebody looks after an alert; what cannot be written down is not done."""
         alert_id = request.path_params["id"]
         client = request.client.host if request.client else ""
-        who, status, answer = "", HTTPStatus.OK, Failure(error="")
-        alert = None
+        who = ""
+
+        def write(status: HTTPStatus, detail: str = "") -> None:
+            try:
+                self.mission.audit.write(
+                    client=client,
+                    action="acknowledge",
+                    target=alert_id,
+                    who=who,
+                    status=int(status),
+                    detail=detail,
+                )
+            except OSError as error:
+                log.error("the audit log %s cannot be written: %s", self.mission.audit.path, error)
+                raise HTTPException(503, NO_AUDIT) from error
+
+        def acknowledge() -> Alert:
+            return self.mission.alerts.acknowledge(
+                alert_id, who, note=lambda _: write(HTTPStatus.OK)
+            )
+
         if not has_token(request, self.mission.token):  # who has none is not even listened to
-            status, answer = HTTPStatus.UNAUTHORIZED, Failure(error="this needs the token")
+            status, why = HTTPStatus.UNAUTHORIZED, "this needs the token"
         elif (body := await body_of(request)) is None:
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            answer = Failure(error="the body is too long")
+            status, why = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long"
         else:
             try:
                 who = msgspec.json.decode(body, type=Acknowledgement).who
-                alert = await asyncio.to_thread(self.mission.alerts.acknowledge, alert_id, who)
+                alert = await asyncio.to_thread(acknowledge)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                status, answer = HTTPStatus.BAD_REQUEST, Failure(error=str(error)[:200])
+                status, why = HTTPStatus.BAD_REQUEST, str(error)[:200]
             except InvalidArgument as error:
-                status, answer = HTTPStatus.CONFLICT, Failure(error=str(error))
-        await asyncio.to_thread(
-            self.mission.audit.write,
-            client=client,
-            action="acknowledge",
-            target=alert_id,
-            who=who,
-            status=int(status),
-            detail=answer.error,
-        )
-        if alert is None:
-            headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
-            return _json(answer, status=int(status), headers=headers)
-        self.mission.tell_alerts(await asyncio.to_thread(self.mission.alerts_now))
-        return _json(alert)
+                status, why = HTTPStatus.CONFLICT, str(error)
+            else:
+                self.mission.tell_alerts(await asyncio.to_thread(self.mission.alerts_now))
+                return _json(alert)
+        await asyncio.to_thread(write, status, why)
+        headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+        return _json(Failure(error=why), status=int(status), headers=headers)
 
     async def events(self, request: Request) -> Response:
         """Events that have every word."""

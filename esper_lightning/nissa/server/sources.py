@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import quote
 
 import msgspec
 
@@ -118,7 +119,7 @@ class Listener:
         """
         if not event.run_id:
             raise InvalidArgument(f"a {type(event).__name__} for a run needs its run_id, got ''")
-        key = f"{self.name}/{event.run_id}".replace("/", "-").replace(" ", "-")
+        key = f"{_escaped(self.name)}:{_escaped(event.run_id)}"
         with self._lock:
             self._cards.pop(key, None)
             self._cards[key] = Card(
@@ -156,3 +157,12 @@ class Listener:
     def forget(self, run: str) -> bool:  # noqa: ARG002
         """What was read cannot be read again."""
         return False
+
+
+def _escaped(text: str) -> str:
+    """A part of an id: other texts have others, and it is as it is in every part of an address.
+
+    >>> _escaped("this process"), _escaped("a-b"), _escaped("a/b")
+    ('this~20process', 'a-b', 'a~2Fb')
+    """
+    return quote(text, safe="").replace("~", "%7E").replace("%", "~")
