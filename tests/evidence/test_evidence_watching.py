@@ -53,7 +53,7 @@ def test_an_onlooker_scrapes_until_it_is_told_to_pause() -> None:
     registry = MetricsRegistry(run="a")
     with closing(MetricsServer(registry, 0)) as server, Onlooker(every_s=0.01) as onlooker:
         onlooker.look(f"http://{server.address}/metrics")
-        time.sleep(0.3)
+        time.sleep(1.0)
         onlooker.pause()
         for _ in range(2):
             urllib.request.urlopen(onlooker.webhook, data=b"{}", timeout=10).close()
