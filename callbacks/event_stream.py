@@ -31,8 +31,9 @@ class EventStream:
         """Tell everyone."""
         for event in events:
             self.events.append(event)
-            for listener in tuple(self._listeners):  # one may go meanwhile
-                listener(event)
+            for listener in tuple(self._listeners):
+                if listener in self._listeners:  # it may have gone meanwhile
+                    listener(event)
 
     def _forget(self, listener: Listener) -> None:
         if listener in self._listeners:

@@ -11,6 +11,8 @@ from esper_lightning.leyline import EsperError
 
 log = logging.getLogger(__name__)
 
+LOCK_NAME = ".lock"
+
 
 class FolderInUse(EsperError):
     """Another process has runs carried out in this folder."""
@@ -20,8 +22,7 @@ class FolderInUse(EsperError):
 def alone_in(folder: Path) -> Iterator[None]:
     """Have a folder for oneself; it is made if it is not there.
 
-    The folder itself is locked, so that nothing is left behind by a process that is killed. A file
-    system that locks no folders is used without.
+    The lock ends with its process, however that ends. A file system without locks is used without.
 
     Args:
         folder: in which runs have theirs.
@@ -30,7 +31,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         FolderInUse: another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from dataclasses import asdict, dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -137,7 +137,7 @@ def _view(mission: str, seen: Seen) -> None:
                 seen.frames += text.startswith(b"event: ")
 
 
-def _receiver(seen: Seen) -> ThreadingHTTPServer:
+def _receiver(seen: Seen) -> HTTPServer:
     class Takes(BaseHTTPRequestHandler):
         """Takes every alert."""
 
@@ -152,7 +152,7 @@ def _receiver(seen: Seen) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing to tell."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Takes)
+    server = HTTPServer(("127.0.0.1", 0), Takes)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

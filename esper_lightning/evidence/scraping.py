@@ -54,7 +54,7 @@ class Size:
     looks: int = 400
 
 
-QUICK = Size(epochs=4, examples=640, rest_s=0.5, steps=100, looks=10)
+QUICK = Size(epochs=4, examples=640, rest_s=2.0, steps=100, looks=10)
 """That it works, no more."""
 
 

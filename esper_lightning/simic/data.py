@@ -1,10 +1,12 @@
 """Episodes for Simic, as minibatches of boundaries: from what is there, or made anew each round."""
 
+import dataclasses
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -13,7 +15,14 @@ from torch.utils.data import DataLoader, Sampler
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.simic.episode import Episode
-from esper_lightning.simic.experience import Drawn
+from esper_lightning.simic.experience.prioritised import (
+    CORRECTION,
+    EXPONENT,
+    LEAST,
+    draw,
+    probabilities,
+    weights,
+)
 from esper_lightning.simic.learning.round import Round
 from esper_lightning.simic.learning.rows import Minibatch
 from esper_lightning.simic.module import Simic
@@ -30,16 +39,11 @@ class EpisodeSource(Protocol):
 
 
 @runtime_checkable
-class HasPriorities(EpisodeSource, Protocol):
-    """Tells also which of them are expected to teach more."""
-
-    def sample(
-        self, num: int, *, seed: int, correction: float = ..., among: Collection[str] | None = None
-    ) -> Drawn:
-        """Draw by priority, with repetition."""
+class KeepsPriorities(EpisodeSource, Protocol):
+    """A source that keeps what is expected to teach more."""
 
     def update_priorities(self, priorities: Mapping[str, float]) -> None:
-        """Take what was learned of some, by id."""
+        """Take what a round showed, by episode."""
 
 
 class MakesEpisodes(Protocol):
@@ -63,8 +67,8 @@ class SimicData(LightningDataModule):
     Args:
         source: has recorded episodes.
         rollouts: makes episodes.
-        draws: episodes of the source that a round is learned from, drawn by their priorities, which
-            are renewed by what the round shows; None takes all of them.
+        draws: episodes of the source that a round is learned from, drawn by how far they came
+            otherwise than the policy expects by then; None takes all of them, once.
         batch_size: boundaries a step.
         passes: over the boundaries of a round, in another order each.
         held_out: share of tasks with seeds that are not learned from.
@@ -96,10 +100,9 @@ class SimicData(LightningDataModule):
             check_whole(name, value, least=1)
         check_whole("max_lag", max_lag, least=0, or_none=True)
         check_whole("draws", draws, least=1, or_none=True)
-        if draws is not None and not isinstance(source, HasPriorities):
+        if draws is not None and source is None:
             raise InvalidArgument(
-                f"draws={draws} asks for a source with priorities, such as simic.Experience, got "
-                f"{type(source).__name__}: leave out datamodule.draws"
+                f"draws={draws} are of recorded episodes: give datamodule.source, or leave it out"
             )
         check_whole("seed", seed, least=0)
         check_number("held_out", held_out)
@@ -138,12 +141,17 @@ class SimicData(LightningDataModule):
         number = module.rounds if self._rollouts is not None else 0
         if self._round is None or self._round[0] != number:
             self._round = number, *self._split(module)
-        found = self._prepare(module, self._round[1])
-        order = torch.Generator().manual_seed(_mixed(self._seed, module.rounds))
+        found = module.prepare(self._round[1], "train")
+        self._tell(self._round[1], found.priorities)
+        seed = _mixed(self._seed, module.rounds)
+        rows = torch.arange(len(found))
+        if self._draws is not None:
+            rows, found = drawn(found, self._draws, seed=seed)
+        order = torch.Generator().manual_seed(seed)
         numbers = [
-            part
+            rows[part]
             for _ in range(self._passes)
-            for part in torch.split(torch.randperm(len(found), generator=order), self._batch_size)
+            for part in torch.split(torch.randperm(len(rows), generator=order), self._batch_size)
         ]
         return _loader(found, numbers)
 
@@ -158,24 +166,8 @@ class SimicData(LightningDataModule):
         if not self._round[2]:
             return []
         found = module.prepare(self._round[2], "val")
+        self._tell(self._round[2], found.priorities)
         return _loader(found, torch.split(torch.arange(len(found)), self._batch_size))
-
-    def _prepare(self, module: Simic, episodes: Sequence[Episode]) -> Round:
-        """What this round learns from: all episodes, or some that are drawn."""
-        if self._draws is None:
-            return module.prepare(episodes, "train")
-        assert isinstance(self._source, HasPriorities)
-        by_id = {each.id: each for each in episodes}
-        seed = _mixed(self._seed, module.rounds)
-        drawn = self._source.sample(self._draws, seed=seed, among=by_id.keys())
-        weights: dict[str, float] = {}
-        for recording, weight in zip(drawn.recordings, drawn.weights, strict=True):
-            weights[recording.id] = weights.get(recording.id, 0.0) + weight
-        found = module.prepare(
-            [by_id[each] for each in weights], "train", weights=list(weights.values())
-        )
-        self._source.update_priorities(found.priorities)
-        return found
 
     def _module(self) -> Simic:
         module = None if self.trainer is None else self.trainer.lightning_module
@@ -192,7 +184,9 @@ class SimicData(LightningDataModule):
         if not learned_from:
             raise InvalidArgument(
                 f"there are no episodes to learn from: {len(held_out)} are held out and the others "
-                f"are of policies more than max_lag={self._max_lag} versions away"
+                f"are of policies more than max_lag={self._max_lag} versions away from "
+                f"{module.version}; begin with the policy that decided in them "
+                f"(module.policy=null is that of tamiyo=learned), or raise datamodule.max_lag"
             )
         return learned_from, held_out
 
@@ -204,6 +198,8 @@ class SimicData(LightningDataModule):
             found = list(self._source.episodes())
         kept = [each for each in found if self._is_recent(each, module.version)]
         if len(kept) < len(found):
+            old = [each for each in found if not self._is_recent(each, module.version)]
+            self._tell(old, [0.0] * len(old))
             log.info(
                 "%d of %d episodes are left out: of policies more than %s versions away",
                 len(found) - len(kept),
@@ -211,6 +207,12 @@ class SimicData(LightningDataModule):
                 self._max_lag,
             )
         return kept
+
+    def _tell(self, episodes: Sequence[Episode], priorities: Sequence[float]) -> None:
+        """Have a source that keeps priorities know them, for what it lets go first."""
+        if isinstance(self._source, KeepsPriorities):
+            ids = (each.id for each in episodes)
+            self._source.update_priorities(dict(zip(ids, priorities, strict=True)))
 
     def _is_recent(self, episode: Episode, version: int) -> bool:
         return self._max_lag is None or all(
@@ -233,6 +235,30 @@ def split(episodes: Sequence[Episode], share: float) -> tuple[list[Episode], lis
     away = set(sorted(owners, key=lambda owner: owners[owner])[:num])
     learned_from = [each for each in episodes if (each.task, each.seed) not in away]
     return learned_from, [each for each in episodes if (each.task, each.seed) in away]
+
+
+def drawn(found: Round, num: int, *, seed: int) -> tuple[Tensor, Round]:
+    """Steps of episodes that are drawn by priority, with repetition.
+
+    What is drawn more often counts as much less each time (proportional prioritisation, Schaul et
+    al. 2016, arXiv:1511.05952, section 3).
+
+    Args:
+        found: a round of all episodes.
+        num: how many are drawn.
+        seed: of the draw.
+
+    Returns:
+        Which steps, ``(K,)``; and the round with the weights of these, which are 1 on average.
+    """
+    priorities = np.array(found.priorities, dtype=np.float64) + LEAST
+    odds = probabilities(priorities, EXPONENT)
+    places = draw(odds, num, seed=seed)
+    counts = np.zeros(len(odds))
+    np.add.at(counts, places, weights(odds, places, correction=CORRECTION))
+    by_step = torch.from_numpy(counts).to(found.weights.dtype)[found.owners]
+    rows = by_step.nonzero().flatten()
+    return rows, dataclasses.replace(found, weights=by_step / by_step[rows].mean())
 
 
 class _Parts(Sampler[Tensor]):

@@ -115,19 +115,12 @@ class Simic(LightningModule):
             provenance=provenance,
         )
 
-    def prepare(
-        self,
-        episodes: Sequence[Episode],
-        split: str = "train",
-        *,
-        weights: Sequence[float] | None = None,
-    ) -> Round:
+    def prepare(self, episodes: Sequence[Episode], split: str = "train") -> Round:
         """What a round learns from, told by the policy as it is now.
 
         Args:
             episodes: of the round.
             split: under which they are logged.
-            weights: how much each episode counts beside the others; None for all alike.
 
         Raises:
             InvalidArgument: there are no episodes, or one holds what cannot be.
@@ -145,15 +138,7 @@ class Simic(LightningModule):
             "steps": float(sum(seen.lengths)),
             "return": sum(returns) / len(returns),
         }
-        return begin(
-            episodes,
-            seen,
-            own,
-            base,
-            discount=self.discount,
-            decay=self.decay,
-            weights=weights,
-        )
+        return begin(episodes, seen, own, base, discount=self.discount, decay=self.decay)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on what is trained; fused, as the adapters are many and small."""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -315,3 +317,33 @@ def test_the_audit_log_does_not_grow_for_ever(tmp_path, monkeypatch):
         log.write(client="c", action="acknowledge", target=str(number), who="w", status=200)
     assert {path.name for path in tmp_path.iterdir()} == {"audit.jsonl", "audit.jsonl.1"}
     assert log.path.stat().st_size < 1000
+
+
+TORN = """
+import resource, signal, sys
+from pathlib import Path
+from esper_lightning.nissa.server.accountability import AuditLog
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = AuditLog(Path(sys.argv[1]))
+def write(who):
+    log.write(client="", action="acknowledge", target="a", who=who, status=200)
+write("first")
+free = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (Path(sys.argv[1]).stat().st_size + 10, free[1]))
+try:
+    write("second")
+except OSError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, free)
+write("third")
+"""
+
+
+def test_a_line_that_does_not_fit_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    ended = subprocess.run(
+        [sys.executable, "-c", TORN, str(path)], capture_output=True, text=True, check=True
+    )
+    assert "room for a whole line" in ended.stdout
+    told = [json.loads(line)["who"] for line in path.read_text().splitlines()]
+    assert told == ["first", "third"]

@@ -61,7 +61,7 @@ def test_what_passed_is_taken_up_by_a_run_under_way(tmp_path: Path) -> None:
     demonstration = Demonstration(folder=tmp_path, train=ROOT / "train.py", jobs=1, size=size)
     found = demonstration.publish(policy)
     assert found.passed
-    assert found.version == PACKAGE.card.version
+    assert found.version == PACKAGE.card.version + 1
     assert found.taken_up is not None
     assert 2 <= found.taken_up < 39
     assert demonstration.publish(policy) == found  # nothing is done again

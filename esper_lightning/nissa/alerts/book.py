@@ -130,7 +130,7 @@ class AlertBook:
             alert_id: its id.
             who: their name, at most 200 characters.
             note: called with the alert as it will be, just before it is: whatever it raises is
-                raised, and nobody has acknowledged anything.
+                raised, and nobody has acknowledged anything. Looks at the rules wait for it.
 
         Raises:
             InvalidArgument: no alert of this id is firing, or nobody is named.

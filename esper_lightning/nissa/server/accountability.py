@@ -1,5 +1,6 @@
 """The token, and the log of who changed what."""
 
+import errno
 import logging
 import os
 import secrets
@@ -101,7 +102,11 @@ class AuditLog:
     def write(
         self, *, client: str, action: str, target: str, who: str, status: int, detail: str = ""
     ) -> None:
-        """Add a line."""
+        """Add a line.
+
+        Raises:
+            OSError: it cannot be written; nothing of it is there.
+        """
         entry = AuditEntry(
             at=self._clock(),
             client=client,
@@ -116,5 +121,9 @@ class AuditLog:
             if self.path.exists() and self.path.stat().st_size > MAX_AUDIT_BYTES:
                 self.path.replace(self.path.with_name(self.path.name + ".1"))
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            with os.fdopen(descriptor, "ab") as file:
-                file.write(msgspec.json.encode(entry) + b"\n")
+            line = msgspec.json.encode(entry) + b"\n"
+            with os.fdopen(descriptor, "ab", buffering=0) as file:
+                before = file.tell()
+                if file.write(line) != len(line):
+                    file.truncate(before)  # a part of a line would take the next one with it
+                    raise OSError(errno.ENOSPC, "there is no room for a whole line", str(self.path))

@@ -10,6 +10,9 @@ from esper_lightning.leyline import InvalidArgument
 
 Array = npt.NDArray[np.float64]
 
+EXPONENT, CORRECTION = 0.6, 0.4
+"""Alpha and, to begin with, beta of Schaul et al. (table 3, proportional variant)."""
+
 LEAST = 1e-3
 """Added to each priority, so that nothing is never drawn again."""
 

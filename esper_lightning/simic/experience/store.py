@@ -17,6 +17,8 @@ from esper_lightning.leyline.arguments import check_number, check_whole
 from esper_lightning.simic.episode import Episode
 from esper_lightning.simic.experience.database import Database, ExperienceFailed
 from esper_lightning.simic.experience.prioritised import (
+    CORRECTION,
+    EXPONENT,
     LEAST,
     check_exponent,
     draw,
@@ -92,7 +94,7 @@ class Experience:
         max_bytes: int = 2**30,
         max_age: int | None = None,
         max_lag: int | None = None,
-        exponent: float = 0.6,
+        exponent: float = EXPONENT,
         utility: Utility | None = None,
         budget: GrowthBudget = BUDGET,
     ) -> None:
@@ -198,14 +200,7 @@ class Experience:
                 return self._read(database, entry)
         raise InvalidArgument(f"{self.database.path} has no recording {identifier!r}")
 
-    def sample(
-        self,
-        num: int,
-        *,
-        seed: int,
-        correction: float = 0.4,
-        among: Collection[str] | None = None,
-    ) -> Drawn:
+    def sample(self, num: int, *, seed: int, correction: float = CORRECTION) -> Drawn:
         """Draw by priority, with repetition; the same seed draws the same from the same store.
 
         Args:
@@ -213,7 +208,6 @@ class Experience:
             seed: of the draw.
             correction: how far weights undo that some are drawn more often, 0 to 1: beta of Schaul
                 et al. 2016, 1 undoes it wholly.
-            among: ids of what may be drawn; None for all.
 
         Raises:
             InvalidArgument: an argument outside of what is allowed.
@@ -226,10 +220,7 @@ class Experience:
         with self.database.reading() as database:
             while True:
                 # By id, so that the order in which processes wrote does not matter.
-                entries = sorted(
-                    (each for each in self._sound(database) if among is None or each.id in among),
-                    key=lambda each: each.id,
-                )
+                entries = sorted(self._sound(database), key=lambda each: each.id)
                 if not entries:
                     raise ExperienceFailed(f"there is nothing to draw from in {self.database.path}")
                 odds = probabilities(

@@ -1,6 +1,6 @@
 """One round: the steps of some episodes, and what is known of them before any is learned from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,9 +48,11 @@ class Round:
         before: values when the round began.
         advantages: normalised over the round.
         returns: what the values should be.
-        weights: 1 on average.
-        priorities: by episode, the mean of its absolute advantages before they were normalised: how
-            much came otherwise than expected (Schaul et al. 2016, arXiv:1511.05952, section 3.3).
+        weights: how much each counts; 1 on average.
+        owners: ``(M,)``, which of the episodes it is a step of.
+        priorities: of each episode, the mean of its absolute advantages before they were
+            normalised: how much came otherwise than expected (Schaul et al. 2016,
+            arXiv:1511.05952, section 3.3).
     """
 
     rows: Rows
@@ -61,7 +63,8 @@ class Round:
     advantages: Tensor
     returns: Tensor
     weights: Tensor
-    priorities: Mapping[str, float]
+    owners: Tensor
+    priorities: tuple[float, ...]
 
     def __len__(self) -> int:
         """M."""
@@ -126,14 +129,7 @@ def tell(network: PolicyNetwork, rows: Rows) -> Told:
 
 
 def begin(
-    episodes: Sequence[Episode],
-    seen: Seen,
-    own: Told,
-    base: Told,
-    *,
-    discount: float,
-    decay: float,
-    weights: Sequence[float] | None = None,
+    episodes: Sequence[Episode], seen: Seen, own: Told, base: Told, *, discount: float, decay: float
 ) -> Round:
     """Advantages and returns of a round, by V-trace of the policy that learns.
 
@@ -146,7 +142,6 @@ def begin(
         base: what its base says.
         discount: gamma.
         decay: lambda.
-        weights: how much each episode counts beside the others; None for all alike.
 
     Raises:
         InvalidArgument: a policy could not have chosen what an episode says, or its log-probability
@@ -172,8 +167,7 @@ def begin(
         decay=decay,
     )
     advantages = _beside_each_other(episodes, estimates.advantages[there])
-    surprise = [float(part.abs().mean()) for part in torch.split(advantages, list(seen.lengths))]
-    counted = torch.tensor(weights or [1.0] * len(episodes), dtype=dtype).repeat_interleave(lengths)
+    by_episode = torch.split(advantages.abs(), list(seen.lengths))
     return Round(
         rows=seen.rows,
         logged=logged,
@@ -182,8 +176,9 @@ def begin(
         before=own.values[:num],
         advantages=normalised(advantages),
         returns=estimates.returns[there],
-        weights=counted / counted.mean(),
-        priorities=dict(zip(seen.ids, surprise, strict=True)),
+        weights=torch.ones(num, dtype=dtype),
+        owners=torch.arange(len(lengths)).repeat_interleave(lengths),
+        priorities=tuple(float(part.mean()) for part in by_episode),
     )
 
 

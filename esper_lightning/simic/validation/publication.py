@@ -78,9 +78,9 @@ def publish(
 ) -> PolicyUpdate:
     """Store a policy that passed with its verdict, and tell who runs one of its name.
 
-    It gets a version above all that the library has of its name, or keeps its own if that is. If it
-    is the current policy already, it is only announced once more; so a publication that was
-    interrupted can be repeated. One process publishes at a time.
+    It gets a version above all that library and package have of its name, or keeps its own if that
+    is. If it is the current policy already, it is only announced once more; so a publication that
+    was interrupted can be repeated. One process publishes at a time.
 
     Args:
         stored: the policy.
@@ -280,8 +280,10 @@ def _artifacts(library: Library, name: str) -> list[Artifact]:
 
 
 def _newest(library: Library, name: str, before: Standing | None) -> int:
-    """The highest version that was ever published, as far as the library tells."""
+    """The highest version that a run may have, as far as library and package tell."""
     told = [int(each.about["version"]) for each in _artifacts(library, name)]
+    packaged = StoredPolicy.load().card
+    told += [packaged.version] if packaged.name == name else []
     return max([*told, 0 if before is None else before.stored.card.version])
 
 

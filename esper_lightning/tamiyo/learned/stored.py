@@ -114,11 +114,11 @@ class StoredPolicy:
             InvalidArgument: there is no such file.
             DecodeError: it is no policy, or not one of this release.
         """
-        found = DEFAULT if path is None else CLONED if path == "cloned" else Path(path)
+        found = DEFAULT if path is None else CLONED if str(path) == "cloned" else Path(path)
         if not found.is_file():
             raise InvalidArgument(
                 f"there is no policy {found}; name a file that was written by "
-                "StoredPolicy.to_bytes, or none for the policy that comes with this package"
+                "StoredPolicy.to_bytes, cloned, or none for the policy that comes with this package"
             )
         if found.stat().st_size > MAX_POLICY_BYTES:
             raise DecodeError(
