@@ -143,9 +143,13 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     def data() -> SimicData:
         return SimicData(source=Recorded(12), draws=5, passes=2, held_out=0.2)
 
-    whole = Simic(policy=BASE, temperature=3.0)
+    def simic(seed: int) -> Simic:
+        torch.manual_seed(seed)  # adapters begin at random
+        return Simic(policy=BASE, temperature=3.0)
+
+    whole = simic(0)
     trainer(tmp_path / "whole", 3, enable_checkpointing=False).fit(whole, datamodule=data())
-    first, on = Simic(policy=BASE, temperature=3.0), Simic(policy=BASE, temperature=3.0)
+    first, on = simic(0), simic(1)
     stopped = trainer(tmp_path / "first", 2, enable_checkpointing=False)
     stopped.fit(first, datamodule=data())
     stopped.save_checkpoint(tmp_path / "kept.ckpt")
