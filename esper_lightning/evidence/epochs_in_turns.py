@@ -91,13 +91,14 @@ def _now() -> tuple[float, float, float]:
 def make_trainer(
     folder: Path, callbacks: Sequence[Callback], epochs: int, profiler: Profiler | None = None
 ) -> Trainer:
-    """A Trainer as ``train.py`` has it: a logger, the last and the best checkpoint."""
+    """A Trainer as ``train.py`` has it: deterministic, a logger, the last and best checkpoint."""
     last = ModelCheckpoint(dirpath=folder / "last", enable_version_counter=False)
     best = ModelCheckpoint(dirpath=folder / "best", monitor="val/loss")
     return Trainer(
         accelerator="cpu",
         devices=1,
         max_epochs=epochs,
+        deterministic=True,  # else decisions depend on the clock, and so does what is trained
         default_root_dir=folder,
         logger=CSVLogger(folder),
         log_every_n_steps=10,
