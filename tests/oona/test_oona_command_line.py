@@ -118,6 +118,8 @@ def test_tail_passes_over_what_expired_as_it_should(bus: Bus, run: Run) -> None:
 
 @pytest.mark.integration
 def test_tail_follows_until_it_is_interrupted(signer: Signer) -> None:
+    # Under nohup it is ignored, which a child inherits.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with started("embedded") as server, bus_at(server.url, signer) as bus:
         command, environ = python("-m", "esper_lightning.oona", "tail")
         command += ["--folder", str(server.folder)]
