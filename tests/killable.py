@@ -123,6 +123,7 @@ def train(folder: Path) -> None:
     )
     trainer = Trainer(
         accelerator="cpu",
+        deterministic=True,  # without it risk looks at the clock, and so do decisions
         max_epochs=EPOCHS,
         logger=False,
         enable_progress_bar=False,
