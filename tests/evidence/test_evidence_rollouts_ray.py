@@ -13,8 +13,8 @@ import pytest
 from machines import TRAIN, ancestor, assignments, processes_of_runs, told
 
 from esper_lightning.evidence.frontier import rows
-from esper_lightning.evidence.frontier.command import ROWS_NAME
 from esper_lightning.evidence.frontier.command import main as benchmark
+from esper_lightning.evidence.frontier.matched import ROWS_NAME
 from esper_lightning.evidence.rollouts.ray_tasks import RayTasks
 from esper_lightning.evidence.rollouts.runs import Runs
 

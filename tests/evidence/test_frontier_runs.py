@@ -12,7 +12,8 @@ from frontier_rows import row, summary
 
 from esper_lightning.evidence.frontier import rows
 from esper_lightning.evidence.frontier.arms import ARMS, nearest_size, with_needs
-from esper_lightning.evidence.frontier.command import ROWS_NAME, main
+from esper_lightning.evidence.frontier.command import main
+from esper_lightning.evidence.frontier.matched import ROWS_NAME
 from esper_lightning.evidence.frontier.pool import LOG_NAME, Run, run_all
 from esper_lightning.evidence.frontier.tasks import TASKS, Task
 

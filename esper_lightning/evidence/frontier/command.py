@@ -9,44 +9,43 @@ from functools import partial
 from pathlib import Path
 
 from esper_lightning.evidence.alone import alone_in
-from esper_lightning.evidence.frontier import rows
-from esper_lightning.evidence.frontier.arms import ARMS, Done, with_needs
+from esper_lightning.evidence.frontier.arms import ARMS, with_needs
 from esper_lightning.evidence.frontier.elsewhere import run_all_by
 from esper_lightning.evidence.frontier.figures import save_figures
+from esper_lightning.evidence.frontier.matched import Matched
 from esper_lightning.evidence.frontier.outcomes import outcomes
-from esper_lightning.evidence.frontier.pool import Run, run_all
-from esper_lightning.evidence.frontier.rows import Row
+from esper_lightning.evidence.frontier.pool import run_all
+from esper_lightning.evidence.frontier.rows import commit_of
 from esper_lightning.evidence.frontier.tables import report
 from esper_lightning.evidence.frontier.tasks import TASKS, Task
 from esper_lightning.evidence.rollouts.ray_tasks import RayTasks
 
-ROWS_NAME = "rows.jsonl"
 REPORT_NAME = "report.md"
-QUIET = (
-    "callbacks.live_table=null",
-    "callbacks.growth_figure=null",
-    "callbacks.model_summary=null",
-)
 QUICK_EPOCHS = 8
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run what is missing, then write tables and figures of all that is there."""
     options = _options(arguments)
-    path = options.directory / ROWS_NAME
-    kept = {row.key: row for row in rows.read(path)}
+    matched = Matched(
+        folder=options.directory,
+        arms=ARMS,
+        commit=commit_of(options.train.parent),
+        overrides=options.overrides,
+    )
     failures: list[str] = []
     if not options.report_only:
-        runs = _runs(options, kept, path)
-        print(f"{len(runs)} runs to do, {len(kept)} are there", flush=True)
+        tasks = [_sized(TASKS[task], options) for task in options.tasks]
+        runs = matched.missing(tasks, with_needs(options.arms), options.seeds)
+        print(f"{len(runs)} runs to do, {len(matched.kept)} are there", flush=True)
         tell = partial(print, flush=True)
         carry_out = run_all
         if options.ray is not None:
             carry_out = partial(run_all_by, RayTasks(address=options.ray))
         with alone_in(options.directory):
             failures = carry_out(runs, train=options.train, jobs=options.jobs, tell=tell)
-    if kept:
-        found = list(kept.values())
+    if matched.kept:
+        found = list(matched.kept.values())
         text = report(
             found, "python -m esper_lightning.evidence " + shlex.join(["frontier", *arguments])
         )
@@ -58,6 +57,10 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("\n".join(["runs failed:", *failures]))
 
 
+def _sized(task: Task, options: argparse.Namespace) -> Task:
+    return dataclasses.replace(task, epochs=QUICK_EPOCHS) if options.quick else task
+
+
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m esper_lightning.evidence frontier",
@@ -67,7 +70,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", type=_seeds, nargs="+", default=[range(5)], metavar="A-B")
+    parser.add_argument("--seeds", type=seeds_of, nargs="+", default=[range(5)], metavar="A-B")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time on a machine")
     parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
     parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster that carries out runs")
@@ -90,7 +93,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _seeds(text: str) -> range:
+def seeds_of(text: str) -> range:
     """``3`` or ``0-9``, both ends included."""
     first, _, last = text.partition("-")
     try:
@@ -100,79 +103,3 @@ def _seeds(text: str) -> range:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} has no seed; write the smaller one first")
     return found
-
-
-def _runs(
-    options: argparse.Namespace, kept: dict[tuple[str, str, int], Row], path: Path
-) -> list[Run]:
-    """What is not there yet, seed by seed, so that an interruption leaves whole comparisons."""
-    commit = rows.commit_of(options.train.parent)
-    arms = with_needs(options.arms)
-    return [
-        _run(
-            _sized(TASKS[task], options),
-            arm,
-            seed,
-            options=options,
-            kept=kept,
-            path=path,
-            commit=commit,
-        )
-        for seed in options.seeds
-        for task in options.tasks
-        for arm in arms
-        if (task, arm, seed) not in kept
-    ]
-
-
-def _sized(task: Task, options: argparse.Namespace) -> Task:
-    return dataclasses.replace(task, epochs=QUICK_EPOCHS) if options.quick else task
-
-
-def _run(
-    task: Task,
-    arm: str,
-    seed: int,
-    *,
-    options: argparse.Namespace,
-    kept: dict[tuple[str, str, int], Row],
-    path: Path,
-    commit: str,
-) -> Run:
-    def folder(name: str) -> Path:
-        found: Path = options.directory / task.name / name / str(seed)
-        return found
-
-    def overrides() -> list[str]:
-        known = {name: kept[task.name, name, seed] for name in ARMS[arm].needs}
-        return [
-            f"seed={seed}",
-            *task.overrides,
-            task.sized(task.size),
-            f"trainer.max_epochs={task.epochs}",
-            *ARMS[arm].overrides(Done(task=task, rows=known, folder=folder)),
-            *options.overrides,
-        ]
-
-    def finish(used: Sequence[str]) -> None:
-        here = str(options.directory)
-        told = [override.replace(here, ".") for override in used]  # rows may be moved
-        row = rows.read_run(
-            folder(arm), task=task.name, arm=arm, seed=seed, overrides=told, commit=commit
-        )
-        rows.append(path, row)
-        kept[row.key] = row
-
-    return Run(
-        name=f"{task.name}/{arm}/{seed}",
-        needs=[f"{task.name}/{name}/{seed}" for name in ARMS[arm].needs],
-        folder=folder(arm),
-        overrides=lambda: [*QUIET, *_once(overrides())],
-        finish=finish,
-    )
-
-
-def _once(overrides: Sequence[str]) -> list[str]:
-    """The last override of each key: Hydra takes none twice."""
-    latest = {override.lstrip("+").partition("=")[0]: override for override in overrides}
-    return list(latest.values())

@@ -1,0 +1,299 @@
+"""What an epoch of the small network is worth to the large one, and what it costs.
+
+Growing trains a small network for some epochs and a large one for the rest. It ends as well as the
+large network would have that had been trained for ``worth * small epochs + large epochs``, and it
+costs as much as the large one for ``price * small epochs + large epochs``. So it pays at equal
+training FLOPs where an epoch of the small network is worth more than its price, and by as much as
+the large network still gains by an epoch.
+
+Price, worth and slope are measured: the host and the grown topology are trained from scratch for
+several numbers of epochs, each run with a whole schedule. How well the large one does after how
+many epochs is the scale on which both the host, at the length after which seeds were planted, and
+the grown network, at its end, are read off.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from esper_lightning.evidence.alone import alone_in
+from esper_lightning.evidence.frontier.arms import ARMS, Arm, Done
+from esper_lightning.evidence.frontier.command import seeds_of
+from esper_lightning.evidence.frontier.matched import Matched
+from esper_lightning.evidence.frontier.pool import run_all
+from esper_lightning.evidence.frontier.rows import Row, commit_of
+from esper_lightning.evidence.frontier.tasks import TASKS
+from esper_lightning.evidence.intervals import Interval
+from esper_lightning.evidence.report import table, write
+
+SMALL = (0.25, 1 / 3, 0.5, 2 / 3, 1.0)
+LARGE = (1 / 12, 1 / 6, 0.25, 1 / 3, 0.5, 2 / 3, 1.0, 1.5)
+"""Lengths of the two networks' runs, as shares of the task's epochs."""
+RESAMPLES = 2000
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one task; epochs are those of the large network unless said otherwise.
+
+    Attributes:
+        task: its name.
+        seeds: how many.
+        price: FLOPs of an epoch of the small network over those of the large one.
+        planted: epochs of the small network before the first planting, mean.
+        alone: what such an epoch was worth by the accuracy of the small network trained so long.
+        in_the_end: what it was worth by the accuracy of the grown network.
+        cost: epochs that growing cost, measuring passes included.
+        slope: points of test accuracy that an epoch more brings at that cost.
+        foretold: points by which growth would be ahead at equal FLOPs, by ``alone``.
+        ahead: points by which it was.
+    """
+
+    task: str
+    seeds: int
+    price: float
+    planted: float
+    alone: Interval
+    in_the_end: Interval
+    cost: float
+    slope: Interval
+    foretold: Interval
+    ahead: Interval
+
+
+def arms() -> dict[str, Arm]:
+    """``grown``, and both networks for every length."""
+    grown = ARMS["grown"]
+    small = {_name("small", share): _long(share, "host") for share in SMALL}
+    large = {_name("large", share): _long(share, "retrained") for share in LARGE}
+    return {
+        "grown": grown,
+        **{
+            name: dataclasses.replace(arm, name=name, title=name)
+            for name, arm in {**small, **large}.items()
+        },
+    }
+
+
+def _long(share: float, arm: str) -> Arm:
+    """The arm of the frontier, for a share of the task's epochs."""
+
+    def overrides(done: Done) -> list[str]:
+        epochs = f"trainer.max_epochs={_epochs(share, done.task.epochs)}"
+        return [*ARMS[arm].overrides(done), epochs]
+
+    return dataclasses.replace(ARMS[arm], overrides=overrides)
+
+
+def _name(network: str, share: float) -> str:
+    return f"{network}_{round(100 * share)}"
+
+
+def _epochs(share: float, whole: int) -> int:
+    return max(1, round(share * whole))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Runs:
+    """Of one task; arrays have a row for each seed.
+
+    Attributes:
+        small_epochs, large_epochs: lengths, ascending.
+        small, large: test accuracy in points, a column for each length.
+        grown: test accuracy in points.
+        planted: epochs before the first planting.
+        price: FLOPs of a small epoch over those of a large one.
+        cost: of growing, in epochs of the large network.
+        epochs: of growing, in all.
+    """
+
+    small_epochs: Any
+    large_epochs: Any
+    small: Any
+    large: Any
+    grown: Any
+    planted: Any
+    price: Any
+    cost: Any
+    epochs: int
+
+    def figures(self, draw: Any) -> dict[str, float]:
+        """Of the seeds that ``draw`` holds the indices of."""
+        scale = np.maximum.accumulate(self.large[draw].mean(axis=0))
+        small = np.maximum.accumulate(self.small[draw].mean(axis=0))
+        planted, cost = self.planted[draw].mean(), self.cost[draw].mean()
+        then = self.epochs - planted
+        alone = self._read_off(np.interp(planted, self.small_epochs, small), scale)
+        ended = self._read_off(self.grown[draw].mean(), scale)
+        level = self._accuracy(cost, scale)
+        found = {
+            "price": self.price[draw].mean(),
+            "planted": planted,
+            "cost": cost,
+            "alone": alone / planted,
+            "in_the_end": (ended - then) / planted,
+            "slope": self._accuracy(cost + 0.5, scale) - self._accuracy(cost - 0.5, scale),
+            "foretold": self._accuracy(alone + then, scale) - level,
+            "ahead": self.grown[draw].mean() - level,
+        }
+        return {name: float(value) for name, value in found.items()}
+
+    def _read_off(self, accuracy: float, scale: Any) -> float:
+        """Epochs after which the large network is as good, within the lengths that were run."""
+        return float(np.interp(accuracy, scale, self.large_epochs))
+
+    def _accuracy(self, epochs: float, scale: Any) -> float:
+        return float(np.interp(epochs, self.large_epochs, scale))
+
+
+def exchange(rows: Mapping[tuple[str, str, int], Row], task: str, epochs: int) -> Exchange | None:
+    """What the runs of one task say; None where fewer than two seeds have all of them.
+
+    Args:
+        rows: by task, arm and seed.
+        task: a name.
+        epochs: of growing.
+    """
+    wanted = list(arms())
+    seeds = sorted({seed for name, _, seed in rows if name == task})
+    seeds = [seed for seed in seeds if all((task, arm, seed) in rows for arm in wanted)]
+    if len(seeds) < 2:
+        return None
+
+    def column(arm: str) -> list[float]:
+        return [100 * rows[task, arm, seed].summary.test["test/acc"] for seed in seeds]
+
+    def flops(arm: str) -> Any:
+        return np.array([rows[task, arm, seed].summary.training_flops for seed in seeds])
+
+    small, large = flops(_name("small", 1.0)), flops(_name("large", 1.0))
+    found = _Runs(
+        small_epochs=[_epochs(share, epochs) for share in SMALL],
+        large_epochs=[_epochs(share, epochs) for share in LARGE],
+        small=np.array([column(_name("small", share)) for share in SMALL]).T,
+        large=np.array([column(_name("large", share)) for share in LARGE]).T,
+        grown=np.array(column("grown")),
+        planted=np.array([_planted(rows[task, "grown", seed], epochs) for seed in seeds]),
+        price=small / large,
+        cost=epochs * flops("grown") / large,
+        epochs=epochs,
+    )
+    draws = np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds)))
+    value = found.figures(np.arange(len(seeds)))
+    drawn = [found.figures(draw) for draw in draws]
+
+    def interval(name: str) -> Interval:
+        low, high = np.percentile([each[name] for each in drawn], [2.5, 97.5])
+        return Interval(value=value[name], low=float(low), high=float(high))
+
+    return Exchange(
+        task=task,
+        seeds=len(seeds),
+        price=value["price"],
+        planted=value["planted"],
+        alone=interval("alone"),
+        in_the_end=interval("in_the_end"),
+        cost=value["cost"],
+        slope=interval("slope"),
+        foretold=interval("foretold"),
+        ahead=interval("ahead"),
+    )
+
+
+def _planted(row: Row, epochs: int) -> int:
+    """Epochs before the first seed; all of them where there was none."""
+    summary = row.summary
+    grown = [seed.planted_epoch + 1 for seed in summary.grown]
+    culled = [seed.planted_epoch + 1 for seed in summary.culled]
+    return min([*grown, *culled], default=epochs)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what is missing, print, write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m esper_lightning.evidence exchange",
+        description="What an epoch of the small network is worth to the large one. Interrupt it at "
+        "any time: what is finished is kept, and the same command goes on.",
+    )
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--size", type=float, help="of the host; the task's by default")
+    parser.add_argument("--epochs", type=int, help="of growing; the task's by default")
+    parser.add_argument("--seeds", type=seeds_of, default=range(5), metavar="A-B")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
+    parser.add_argument("--directory", type=Path, default=Path("outputs/exchange"))
+    options = parser.parse_args(arguments)
+    if not options.train.is_file():
+        parser.error(f"{options.train} is not there; run from the repository or give --train")
+    if len(options.seeds) < 2:
+        parser.error(f"an interval needs at least 2 seeds, got {len(options.seeds)}")
+    tasks = [
+        dataclasses.replace(
+            TASKS[name],
+            size=options.size or TASKS[name].size,
+            epochs=options.epochs or TASKS[name].epochs,
+        )
+        for name in options.tasks
+    ]
+    matched = Matched(
+        folder=options.directory.resolve(),
+        arms=arms(),
+        commit=commit_of(options.train.parent),
+        overrides=options.overrides,
+    )
+    runs = matched.missing(tasks, matched.arms, options.seeds)
+    print(f"{len(runs)} runs to do, {len(matched.kept)} are there", flush=True)
+    with alone_in(matched.folder):
+        failures = run_all(
+            runs, train=options.train, jobs=options.jobs, tell=partial(print, flush=True)
+        )
+    told = [exchange(matched.kept, task.name, task.epochs) for task in tasks]
+    found = [each for each in told if each is not None]
+    write(matched.folder / "exchange.json", " ".join(["exchange", *arguments]), found)
+    print(as_table(found))
+    if failures:
+        sys.exit("\n".join(["runs failed:", *failures]))
+
+
+def as_table(found: Sequence[Exchange]) -> str:
+    """In Markdown, a line for each task."""
+    return table(
+        [
+            "task",
+            "seeds",
+            "planted after",
+            "price of an epoch",
+            "worth, alone",
+            "worth, in the end",
+            "growing cost, epochs",
+            "points per epoch",
+            "ahead, foretold",
+            "ahead, measured",
+        ],
+        [
+            [
+                each.task,
+                str(each.seeds),
+                f"{each.planted:.1f}",
+                f"{each.price:.2f}",
+                _short(each.alone),
+                _short(each.in_the_end),
+                f"{each.cost:.1f}",
+                _short(each.slope),
+                _short(each.foretold),
+                _short(each.ahead),
+            ]
+            for each in found
+        ],
+    )
+
+
+def _short(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"

@@ -1,0 +1,99 @@
+"""A folder of runs that are matched by task and seed: what is there, and what is to be done."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from esper_lightning.evidence.frontier import rows
+from esper_lightning.evidence.frontier.arms import Arm, Done
+from esper_lightning.evidence.frontier.pool import Run
+from esper_lightning.evidence.frontier.rows import Row
+from esper_lightning.evidence.frontier.tasks import Task
+
+ROWS_NAME = "rows.jsonl"
+QUIET = (
+    "callbacks.live_table=null",
+    "callbacks.growth_figure=null",
+    "callbacks.model_summary=null",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matched:
+    """Runs of several arms, on tasks, with seeds.
+
+    Attributes:
+        folder: of all runs and of their rows; absolute.
+        arms: by name, an arm after those that it needs.
+        commit: of the code.
+        overrides: of ``train.py`` for every run, which come last.
+        kept: the rows that are there.
+    """
+
+    folder: Path
+    arms: Mapping[str, Arm]
+    commit: str
+    overrides: Sequence[str] = ()
+    kept: dict[tuple[str, str, int], Row] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Read the rows that are there."""
+        self.kept.update({row.key: row for row in rows.read(self.folder / ROWS_NAME)})
+
+    def missing(
+        self, tasks: Iterable[Task], names: Iterable[str], seeds: Iterable[int]
+    ) -> list[Run]:
+        """What is not there yet of some arms, seed by seed: an interruption leaves comparisons."""
+        tasks, names = list(tasks), list(names)
+        return [
+            self._run(task, name, seed)
+            for seed in seeds
+            for task in tasks
+            for name in names
+            if (task.name, name, seed) not in self.kept
+        ]
+
+    def _run(self, task: Task, arm: str, seed: int) -> Run:
+        needs = self.arms[arm].needs
+
+        def folder(name: str) -> Path:
+            return self.folder / task.name / name / str(seed)
+
+        def overrides() -> list[str]:
+            known = {name: self.kept[task.name, name, seed] for name in needs}
+            return [
+                f"seed={seed}",
+                *task.overrides,
+                task.sized(task.size),
+                f"trainer.max_epochs={task.epochs}",
+                *self.arms[arm].overrides(Done(task=task, rows=known, folder=folder)),
+                *self.overrides,
+            ]
+
+        def finish(used: Sequence[str]) -> None:
+            here = str(self.folder)
+            told = [override.replace(here, ".") for override in used]  # rows may be moved
+            row = rows.read_run(
+                folder(arm),
+                task=task.name,
+                arm=arm,
+                seed=seed,
+                overrides=told,
+                commit=self.commit,
+            )
+            rows.append(self.folder / ROWS_NAME, row)
+            self.kept[row.key] = row
+
+        return Run(
+            name=f"{task.name}/{arm}/{seed}",
+            needs=[f"{task.name}/{name}/{seed}" for name in needs],
+            folder=folder(arm),
+            overrides=lambda: [*QUIET, *_once(overrides())],
+            finish=finish,
+        )
+
+
+def _once(overrides: Sequence[str]) -> list[str]:
+    """The last override of each key: Hydra takes none twice."""
+    latest = {override.lstrip("+").partition("=")[0]: override for override in overrides}
+    return list(latest.values())
