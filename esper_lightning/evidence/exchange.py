@@ -3,8 +3,8 @@
 Growing trains a small network for some epochs and a large one for the rest. It ends as well as the
 large network would have that had been trained for ``worth * small epochs + large epochs``, and it
 costs as much as the large one for ``price * small epochs + large epochs``. So it pays at equal
-training FLOPs where an epoch of the small network is worth more than its price, and by as much as
-the large network still gains by an epoch.
+training FLOPs where an epoch of the small network is worth more than its price, and at equal epochs
+where it is worth more than one of the large; by as much as the large one still gains by an epoch.
 
 Price, worth and slope are measured: the host and the grown topology are trained from scratch for
 several numbers of epochs, each run with a whole schedule. How well the large one does after how
@@ -37,6 +37,16 @@ SMALL = (0.25, 1 / 3, 0.5, 2 / 3, 1.0)
 LARGE = (1 / 12, 1 / 6, 0.25, 1 / 3, 0.5, 2 / 3, 1.0, 1.5)
 """Lengths of the two networks' runs, as shares of the task's epochs."""
 RESAMPLES = 2000
+INTERVALS = (
+    "alone",
+    "in_the_end",
+    "slope",
+    "foretold",
+    "ahead",
+    "foretold_equal_epochs",
+    "ahead_equal_epochs",
+)
+"""Figures of :class:`Exchange` that have one."""
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +61,10 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
         in_the_end: what it was worth by the accuracy of the grown network.
         cost: epochs that growing cost, measuring passes included.
         slope: points of test accuracy that an epoch more brings at that cost.
-        foretold: points by which growth would be ahead at equal FLOPs, by ``alone``.
+        foretold: points by which growth would be ahead of the large network at equal FLOPs, by
+            ``alone``.
         ahead: points by which it was.
+        foretold_equal_epochs, ahead_equal_epochs: likewise at equal epochs.
     """
 
     task: str
@@ -65,6 +77,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     slope: Interval
     foretold: Interval
     ahead: Interval
+    foretold_equal_epochs: Interval
+    ahead_equal_epochs: Interval
 
 
 def arms() -> dict[str, Arm]:
@@ -130,8 +144,9 @@ class _Runs:
         planted, cost = self.planted[draw].mean(), self.cost[draw].mean()
         then = self.epochs - planted
         alone = self._read_off(np.interp(planted, self.small_epochs, small), scale)
-        ended = self._read_off(self.grown[draw].mean(), scale)
-        level = self._accuracy(cost, scale)
+        grown, by_alone = self.grown[draw].mean(), self._accuracy(alone + then, scale)
+        ended = self._read_off(grown, scale)
+        level, whole = self._accuracy(cost, scale), self._accuracy(self.epochs, scale)
         found = {
             "price": self.price[draw].mean(),
             "planted": planted,
@@ -139,8 +154,10 @@ class _Runs:
             "alone": alone / planted,
             "in_the_end": (ended - then) / planted,
             "slope": self._accuracy(cost + 0.5, scale) - self._accuracy(cost - 0.5, scale),
-            "foretold": self._accuracy(alone + then, scale) - level,
-            "ahead": self.grown[draw].mean() - level,
+            "foretold": by_alone - level,
+            "ahead": grown - level,
+            "foretold_equal_epochs": by_alone - whole,
+            "ahead_equal_epochs": grown - whole,
         }
         return {name: float(value) for name, value in found.items()}
 
@@ -197,12 +214,8 @@ def exchange(rows: Mapping[tuple[str, str, int], Row], task: str, epochs: int) -
         seeds=len(seeds),
         price=value["price"],
         planted=value["planted"],
-        alone=interval("alone"),
-        in_the_end=interval("in_the_end"),
         cost=value["cost"],
-        slope=interval("slope"),
-        foretold=interval("foretold"),
-        ahead=interval("ahead"),
+        **{name: interval(name) for name in INTERVALS},
     )
 
 
@@ -274,8 +287,10 @@ def as_table(found: Sequence[Exchange]) -> str:
             "worth, in the end",
             "growing cost, epochs",
             "points per epoch",
-            "ahead, foretold",
-            "ahead, measured",
+            "equal FLOPs, foretold",
+            "equal FLOPs, measured",
+            "equal epochs, foretold",
+            "equal epochs, measured",
         ],
         [
             [
@@ -289,6 +304,8 @@ def as_table(found: Sequence[Exchange]) -> str:
                 _short(each.slope),
                 _short(each.foretold),
                 _short(each.ahead),
+                _short(each.foretold_equal_epochs),
+                _short(each.ahead_equal_epochs),
             ]
             for each in found
         ],

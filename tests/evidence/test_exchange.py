@@ -52,6 +52,8 @@ def test_price_and_worth_are_found_again() -> None:
     assert found.slope.value == pytest.approx(1.0)
     assert found.foretold.value == pytest.approx(6 * (0.5 - PRICE))
     assert found.ahead.value == pytest.approx(6 * (0.75 - PRICE))
+    assert found.foretold_equal_epochs.value == pytest.approx(-6 * (1 - 0.5))
+    assert found.ahead_equal_epochs.value == pytest.approx(-6 * (1 - 0.75))
     # What all arms of a seed have in common moves neither.
     assert found.ahead.low == pytest.approx(found.ahead.high)
 
