@@ -82,8 +82,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def arms() -> dict[str, Arm]:
-    """``grown``, and both networks for every length."""
-    grown = ARMS["grown"]
+    """``grown``, and both networks for every length.
+
+    The gates have no say: where they cull everything there is no large network.
+    """
+    grown = dataclasses.replace(ARMS["inserted"], name="grown")
     small = {_name("small", share): _long(share, "host") for share in SMALL}
     large = {_name("large", share): _long(share, "retrained") for share in LARGE}
     return {
