@@ -14,7 +14,6 @@ from esper_lightning.evidence import (
     memory,
     overhead,
     planting,
-    published,
     rollback,
     stack,
     watching,
@@ -23,6 +22,7 @@ from esper_lightning.evidence import (
 from esper_lightning.evidence.bus import command as bus
 from esper_lightning.evidence.dashboard import command as dashboard
 from esper_lightning.evidence.frontier import command as frontier
+from esper_lightning.evidence.published import command as published
 from esper_lightning.evidence.rollouts import command as policies
 from esper_lightning.evidence.rollouts import learning_command as learning
 
