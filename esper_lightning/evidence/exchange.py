@@ -33,9 +33,11 @@ from esper_lightning.evidence.frontier.tasks import TASKS
 from esper_lightning.evidence.intervals import Interval
 from esper_lightning.evidence.report import table, write
 
-SMALL = (0.25, 1 / 3, 0.5, 2 / 3, 1.0)
+SMALL = (1 / 12, 0.25, 1 / 3, 0.5, 2 / 3, 1.0)
 LARGE = (1 / 12, 1 / 6, 0.25, 1 / 3, 0.5, 2 / 3, 1.0, 1.5)
 """Lengths of the two networks' runs, as shares of the task's epochs."""
+MOMENTS = (1 / 12, 0.25, 2 / 3)
+"""Other moments than half of the run at which seeds are planted, as shares of the epochs."""
 RESAMPLES = 2000
 INTERVALS = (
     "alone",
@@ -50,13 +52,13 @@ INTERVALS = (
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one task; epochs are those of the large network unless said otherwise.
+    """Of one task and one moment of planting; epochs are those of the large network.
 
     Attributes:
         task: its name.
         seeds: how many.
         price: FLOPs of an epoch of the small network over those of the large one.
-        planted: epochs of the small network before the first planting, mean.
+        planted: epochs before the first planting, those of the small network, mean.
         alone: what such an epoch was worth by the accuracy of the small network trained so long.
         in_the_end: what it was worth by the accuracy of the grown network.
         cost: epochs that growing cost, measuring passes included.
@@ -82,20 +84,15 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def arms() -> dict[str, Arm]:
-    """``grown``, and both networks for every length.
+    """``grown``, both networks for every length, and growing at other moments.
 
     The gates have no say: where they cull everything there is no large network.
     """
-    grown = dataclasses.replace(ARMS["inserted"], name="grown")
-    small = {_name("small", share): _long(share, "host") for share in SMALL}
-    large = {_name("large", share): _long(share, "retrained") for share in LARGE}
-    return {
-        "grown": grown,
-        **{
-            name: dataclasses.replace(arm, name=name, title=name)
-            for name, arm in {**small, **large}.items()
-        },
-    }
+    found = {"grown": ARMS["inserted"]}
+    found |= {_name("small", share): _long(share, "host") for share in SMALL}
+    found |= {_name("large", share): _long(share, "retrained") for share in LARGE}
+    found |= {_name("grown", share): _planted_at(share) for share in MOMENTS}
+    return {name: dataclasses.replace(arm, name=name, title=name) for name, arm in found.items()}
 
 
 def _long(share: float, arm: str) -> Arm:
@@ -108,8 +105,25 @@ def _long(share: float, arm: str) -> Arm:
     return dataclasses.replace(ARMS[arm], overrides=overrides)
 
 
+def _planted_at(share: float) -> Arm:
+    inserted = ARMS["inserted"]
+
+    def overrides(done: Done) -> list[str]:
+        return [
+            *inserted.overrides(done),
+            "tamiyo.policy.min_epoch=1",
+            f"tamiyo.policy.latest_fraction={share:.4f}",
+        ]
+
+    return dataclasses.replace(inserted, overrides=overrides)
+
+
 def _name(network: str, share: float) -> str:
     return f"{network}_{round(100 * share)}"
+
+
+def _lengths(network: str, shares: Sequence[float]) -> list[str]:
+    return [_name(network, share) for share in shares]
 
 
 def _epochs(share: float, whole: int) -> int:
@@ -172,15 +186,18 @@ class _Runs:
         return float(np.interp(epochs, self.large_epochs, scale))
 
 
-def exchange(rows: Mapping[tuple[str, str, int], Row], task: str, epochs: int) -> Exchange | None:
+def exchange(
+    rows: Mapping[tuple[str, str, int], Row], task: str, epochs: int, *, grown: str = "grown"
+) -> Exchange | None:
     """What the runs of one task say; None where fewer than two seeds have all of them.
 
     Args:
         rows: by task, arm and seed.
         task: a name.
         epochs: of growing.
+        grown: the arm of a moment of planting.
     """
-    wanted = list(arms())
+    wanted = [grown, *_lengths("small", SMALL), *_lengths("large", LARGE)]
     seeds = sorted({seed for name, _, seed in rows if name == task})
     seeds = [seed for seed in seeds if all((task, arm, seed) in rows for arm in wanted)]
     if len(seeds) < 2:
@@ -196,12 +213,12 @@ def exchange(rows: Mapping[tuple[str, str, int], Row], task: str, epochs: int) -
     found = _Runs(
         small_epochs=[_epochs(share, epochs) for share in SMALL],
         large_epochs=[_epochs(share, epochs) for share in LARGE],
-        small=np.array([column(_name("small", share)) for share in SMALL]).T,
-        large=np.array([column(_name("large", share)) for share in LARGE]).T,
-        grown=np.array(column("grown")),
-        planted=np.array([_planted(rows[task, "grown", seed], epochs) for seed in seeds]),
+        small=np.array([column(arm) for arm in _lengths("small", SMALL)]).T,
+        large=np.array([column(arm) for arm in _lengths("large", LARGE)]).T,
+        grown=np.array(column(grown)),
+        planted=np.array([_planted(rows[task, grown, seed], epochs) for seed in seeds]),
         price=small / large,
-        cost=epochs * flops("grown") / large,
+        cost=epochs * flops(grown) / large,
         epochs=epochs,
     )
     draws = np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds)))
@@ -270,8 +287,14 @@ def main(arguments: Sequence[str]) -> None:
         failures = run_all(
             runs, train=options.train, jobs=options.jobs, tell=partial(print, flush=True)
         )
-    told = [exchange(matched.kept, task.name, task.epochs) for task in tasks]
+    moments = [*_lengths("grown", MOMENTS), "grown"]
+    told = [
+        exchange(matched.kept, task.name, task.epochs, grown=grown)
+        for task in tasks
+        for grown in moments
+    ]
     found = [each for each in told if each is not None]
+    found.sort(key=lambda each: (options.tasks.index(each.task), each.planted))
     write(matched.folder / "exchange.json", " ".join(["exchange", *arguments]), found)
     print(as_table(found))
     if failures:
@@ -279,7 +302,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def as_table(found: Sequence[Exchange]) -> str:
-    """In Markdown, a line for each task."""
+    """In Markdown, a line for each task and moment of planting."""
     return table(
         [
             "task",
