@@ -256,7 +256,6 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--size", type=float, help="of the host; the task's by default")
     parser.add_argument("--epochs", type=int, help="of growing; the task's by default")
     parser.add_argument("--seeds", type=seeds_of, default=range(5), metavar="A-B")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
@@ -268,11 +267,7 @@ def main(arguments: Sequence[str]) -> None:
     if len(options.seeds) < 2:
         parser.error(f"an interval needs at least 2 seeds, got {len(options.seeds)}")
     tasks = [
-        dataclasses.replace(
-            TASKS[name],
-            size=options.size or TASKS[name].size,
-            epochs=options.epochs or TASKS[name].epochs,
-        )
+        dataclasses.replace(TASKS[name], epochs=options.epochs or TASKS[name].epochs)
         for name in options.tasks
     ]
     matched = Matched(
