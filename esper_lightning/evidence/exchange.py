@@ -4,7 +4,7 @@ Growing trains a small network for some epochs and a large one for the rest. It 
 large network would have that had been trained for ``worth * small epochs + large epochs``, and it
 costs as much as the large one for ``price * small epochs + large epochs``. So it pays at equal
 training FLOPs where an epoch of the small network is worth more than its price, and at equal epochs
-where it is worth more than one of the large; by as much as the large one still gains by an epoch.
+where it is worth more than one of the large; by what the large one gains between those lengths.
 
 Price, worth and slope are measured: the host and the grown topology are trained from scratch for
 several numbers of epochs, each run with a whole schedule. How well the large one does after how
@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from esper_lightning.evidence.alone import alone_in
 from esper_lightning.evidence.frontier.arms import ARMS, Arm, Done
@@ -38,6 +39,8 @@ LARGE = (1 / 12, 1 / 6, 0.25, 1 / 3, 0.5, 2 / 3, 1.0, 1.5)
 """Lengths of the two networks' runs, as shares of the task's epochs."""
 MOMENTS = (1 / 12, 0.25, 2 / 3)
 """Other moments than half of the run at which seeds are planted, as shares of the epochs."""
+FEWEST = 12
+"""Epochs for which all lengths are different."""
 RESAMPLES = 2000
 INTERVALS = (
     "alone",
@@ -155,15 +158,17 @@ class _Runs:
     epochs: int
 
     def figures(self, draw: Any) -> dict[str, float]:
-        """Of the seeds that ``draw`` holds the indices of."""
-        scale = np.maximum.accumulate(self.large[draw].mean(axis=0))
-        small = np.maximum.accumulate(self.small[draw].mean(axis=0))
+        """Of the seeds that ``draw`` holds the indices of.
+
+        What is read off or foretold goes by the rising curve that is nearest to the means; what is
+        measured, by the means.
+        """
+        large, grown = self.large[draw].mean(axis=0), self.grown[draw].mean()
+        scale, small = _rising(large), _rising(self.small[draw].mean(axis=0))
         planted, cost = self.planted[draw].mean(), self.cost[draw].mean()
         then = self.epochs - planted
         alone = self._read_off(np.interp(planted, self.small_epochs, small), scale)
-        grown, by_alone = self.grown[draw].mean(), self._accuracy(alone + then, scale)
-        ended = self._read_off(grown, scale)
-        level, whole = self._accuracy(cost, scale), self._accuracy(self.epochs, scale)
+        ended, foretold = self._read_off(grown, scale), self._accuracy(alone + then, scale)
         found = {
             "price": self.price[draw].mean(),
             "planted": planted,
@@ -171,10 +176,10 @@ class _Runs:
             "alone": alone / planted,
             "in_the_end": (ended - then) / planted,
             "slope": self._accuracy(cost + 0.5, scale) - self._accuracy(cost - 0.5, scale),
-            "foretold": by_alone - level,
-            "ahead": grown - level,
-            "foretold_equal_epochs": by_alone - whole,
-            "ahead_equal_epochs": grown - whole,
+            "foretold": foretold - self._accuracy(cost, scale),
+            "ahead": grown - self._accuracy(cost, large),
+            "foretold_equal_epochs": foretold - self._accuracy(self.epochs, scale),
+            "ahead_equal_epochs": grown - self._accuracy(self.epochs, large),
         }
         return {name: float(value) for name, value in found.items()}
 
@@ -182,8 +187,13 @@ class _Runs:
         """Epochs after which the large network is as good, within the lengths that were run."""
         return float(np.interp(accuracy, scale, self.large_epochs))
 
-    def _accuracy(self, epochs: float, scale: Any) -> float:
-        return float(np.interp(epochs, self.large_epochs, scale))
+    def _accuracy(self, epochs: float, curve: Any) -> float:
+        return float(np.interp(epochs, self.large_epochs, curve))
+
+
+def _rising(curve: Any) -> Any:
+    """The curve that never falls and is nearest in squares."""
+    return isotonic_regression(curve).x
 
 
 def exchange(
@@ -264,6 +274,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if not options.train.is_file():
         parser.error(f"{options.train} is not there; run from the repository or give --train")
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {options.jobs}")
+    if options.epochs is not None and options.epochs < FEWEST:
+        parser.error(
+            f"--epochs must be at least {FEWEST}, got {options.epochs}: lengths differ then"
+        )
     if len(options.seeds) < 2:
         parser.error(f"an interval needs at least 2 seeds, got {len(options.seeds)}")
     tasks = [
@@ -276,6 +292,13 @@ def main(arguments: Sequence[str]) -> None:
         commit=commit_of(options.train.parent),
         overrides=options.overrides,
     )
+    for row in matched.kept.values():
+        wanted = options.epochs or TASKS[row.task].epochs
+        if row.arm.startswith("grown") and row.summary.epochs != wanted:
+            parser.error(
+                f"runs in {matched.folder} have {row.summary.epochs} epochs, not {wanted}; "
+                "give another --directory"
+            )
     runs = matched.missing(tasks, matched.arms, options.seeds)
     print(f"{len(runs)} runs to do, {len(matched.kept)} are there", flush=True)
     with alone_in(matched.folder):

@@ -7,8 +7,10 @@ import pytest
 from frontier_rows import KEPT, row, summary
 
 from esper_lightning.evidence import exchange
-from esper_lightning.evidence.frontier.rows import Row
+from esper_lightning.evidence.frontier.matched import ROWS_NAME
+from esper_lightning.evidence.frontier.rows import Row, append
 
+TRAIN = str(Path(__file__).parents[2] / "train.py")
 EPOCHS = 12
 PRICE = 0.25
 
@@ -73,19 +75,57 @@ def test_seeds_that_miss_a_run_are_left_out() -> None:
     assert exchange.exchange(kept, "digits", EPOCHS) is None
 
 
-def test_one_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_curve_that_falls_is_measured_as_it_is() -> None:
+    """What is measured at equal epochs is the difference of the two arms, whatever the scale."""
+    rows = _runs(worth_alone=0.5, worth_in_the_end=0.75)
+    dip = _accuracy(EPOCHS - 4)  # below the shorter runs
+    kept = {
+        each.key: msgspec.structs.replace(
+            each, summary=msgspec.structs.replace(each.summary, test={"test/acc": dip})
+        )
+        if each.arm == "large_100"
+        else each
+        for each in rows
+    }
+    found = exchange.exchange(kept, "digits", EPOCHS)
+    assert found is not None
+    reached = _accuracy(6 * 0.75 + 6)
+    assert found.ahead_equal_epochs.value == pytest.approx(100 * (reached - dip))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--seeds", "3"], "at least 2 seeds, got 1"),
+        (["--jobs", "0"], "at least 1, got 0"),
+        (["--epochs", "4"], "at least 12, got 4"),
+        (["--train", "nowhere.py"], "nowhere.py is not there"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        exchange.main(["--seeds", "3", "--train", str(Path(__file__).parents[2] / "train.py")])
-    assert "at least 2 seeds, got 1" in capsys.readouterr().err
+        exchange.main(["--train", TRAIN, *arguments])
+    assert told in capsys.readouterr().err
+
+
+def test_runs_of_another_length_are_not_taken_for_these(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = msgspec.structs.replace(summary(test=0.9), epochs=20)
+    append(tmp_path / ROWS_NAME, row("grown", 0, short))
+    with pytest.raises(SystemExit):
+        exchange.main(["--train", TRAIN, "--tasks", "digits", "--directory", str(tmp_path)])
+    assert "have 20 epochs, not 12" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train = str(Path(__file__).parents[2] / "train.py")
-    command = ["--tasks", "digits", "--epochs", "8", "--seeds", "0-1", "--train", train]
-    exchange.main([*command, "--directory", str(tmp_path)])
+    command = ["--tasks", "digits", "--seeds", "0-1", "--train", TRAIN, "--directory"]
+    exchange.main([*command, str(tmp_path), "trainer.limit_train_batches=3"])
     assert "| digits | 2 |" in capsys.readouterr().out
     told = msgspec.json.decode((tmp_path / "exchange.json").read_bytes())
-    assert told["figures"][0]["task"] == "digits"
-    exchange.main([*command, "--directory", str(tmp_path)])
+    assert [each["planted"] for each in told["figures"]] == [1.0, 3.0, 6.0, 8.0]
+    exchange.main([*command, str(tmp_path)])
     assert "0 runs to do, 36 are there" in capsys.readouterr().out

@@ -60,10 +60,11 @@ def test_neurons_are_added_until_the_size_is_reached(host: GrowingHost, method: 
     assert grown.parameters == _parameters(host.theirs(DATA, goal))
     static = train(DATA, host, Plan(epochs=4, widths=goal, goal=goal, method=None), seed=0)
     assert static.parameters == grown.parameters
-    # Statistics, and the line search of TINY, are on the bill.
+    # Statistics, and the line search of TINY, are on the bill: more than three epochs of the final
+    # size and one of the thin one, which is more than training alone.
     thin = Plan(epochs=4, widths=host.thin, goal=host.thin, method=None)
     small = train(DATA, host, thin, seed=0)
-    assert grown.flops > (static.flops + small.flops) / 2
+    assert grown.flops > (3 * static.flops + small.flops) / 4
 
 
 @pytest.mark.parametrize("host", HOSTS)
