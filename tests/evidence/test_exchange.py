@@ -123,7 +123,7 @@ def test_runs_of_another_length_are_not_taken_for_these(
 @pytest.mark.slow
 def test_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--tasks", "digits", "--seeds", "0-1", "--train", TRAIN, "--directory"]
-    exchange.main([*command, str(tmp_path), "trainer.limit_train_batches=3"])
+    exchange.main([*command, str(tmp_path), "++trainer.limit_train_batches=3"])
     assert "| digits | 2 |" in capsys.readouterr().out
     told = msgspec.json.decode((tmp_path / "exchange.json").read_bytes())
     assert [each["planted"] for each in told["figures"]] == [1.0, 3.0, 6.0, 8.0]
