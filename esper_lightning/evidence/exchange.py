@@ -39,8 +39,6 @@ LARGE = (1 / 12, 1 / 6, 0.25, 1 / 3, 0.5, 2 / 3, 1.0, 1.5)
 """Lengths of the two networks' runs, as shares of the task's epochs."""
 MOMENTS = (1 / 12, 0.25, 2 / 3)
 """Other moments than half of the run at which seeds are planted, as shares of the epochs."""
-FEWEST = 12
-"""Epochs for which all lengths are different."""
 RESAMPLES = 2000
 INTERVALS = (
     "alone",
@@ -266,7 +264,6 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--epochs", type=int, help="of growing; the task's by default")
     parser.add_argument("--seeds", type=seeds_of, default=range(5), metavar="A-B")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
@@ -276,16 +273,9 @@ def main(arguments: Sequence[str]) -> None:
         parser.error(f"{options.train} is not there; run from the repository or give --train")
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, got {options.jobs}")
-    if options.epochs is not None and options.epochs < FEWEST:
-        parser.error(
-            f"--epochs must be at least {FEWEST}, got {options.epochs}: lengths differ then"
-        )
     if len(options.seeds) < 2:
         parser.error(f"an interval needs at least 2 seeds, got {len(options.seeds)}")
-    tasks = [
-        dataclasses.replace(TASKS[name], epochs=options.epochs or TASKS[name].epochs)
-        for name in options.tasks
-    ]
+    tasks = [TASKS[name] for name in options.tasks]
     matched = Matched(
         folder=options.directory.resolve(),
         arms=arms(),
@@ -293,7 +283,7 @@ def main(arguments: Sequence[str]) -> None:
         overrides=options.overrides,
     )
     for row in matched.kept.values():
-        wanted = options.epochs or TASKS[row.task].epochs
+        wanted = TASKS[row.task].epochs
         if row.arm.startswith("grown") and row.summary.epochs != wanted:
             parser.error(
                 f"runs in {matched.folder} have {row.summary.epochs} epochs, not {wanted}; "

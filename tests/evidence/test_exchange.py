@@ -98,7 +98,6 @@ def test_a_curve_that_falls_is_measured_as_it_is() -> None:
     [
         (["--seeds", "3"], "at least 2 seeds, got 1"),
         (["--jobs", "0"], "at least 1, got 0"),
-        (["--epochs", "4"], "at least 12, got 4"),
         (["--train", "nowhere.py"], "nowhere.py is not there"),
     ],
 )
