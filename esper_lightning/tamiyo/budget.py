@@ -57,13 +57,17 @@ class Room:
             missing=self.missing,
         )
 
-    def scaled(self, factor: float) -> "Room":
-        """The part ``factor`` of this room, rounded down; 0 < ``factor`` <= 1."""
+    def portion(self, *, parameters: float, flops: float) -> "Room":
+        """These parts of this room, rounded down; each above 0 and at most 1."""
         return Room(
-            parameters=_floor(self.parameters * factor),
-            flops=_floor(self.flops * factor),
+            parameters=_floor(self.parameters * parameters),
+            flops=_floor(self.flops * flops),
             missing=self.missing,
         )
+
+    def scaled(self, factor: float) -> "Room":
+        """The part ``factor`` of this room, rounded down; 0 < ``factor`` <= 1."""
+        return self.portion(parameters=factor, flops=factor)
 
     def minus(self, price: Price) -> "Room":
         """What is left after ``price``."""

@@ -31,7 +31,7 @@ class Heuristic(Policy):
     cohort (:class:`~esper_lightning.tamiyo.trial.Trial`). Where none is, and the time has come
     (:class:`~esper_lightning.tamiyo.timing.Timing`), a cohort is planted in the free slots with the
     most pressure, each with the blueprint that promises most for its cost, as large as the slot's
-    equal share of the budget admits.
+    share of the budget admits (:func:`~esper_lightning.tamiyo.planting.shares`).
 
     No cohort is planted that is not worth its trial by what this run's cohorts gained so far
     (:mod:`~esper_lightning.tamiyo.stopping`).

@@ -59,7 +59,7 @@ def plan(
     shortlist: Shortlist,
     trust: Trust,
 ) -> list[Planting]:
-    """One cohort: as many of the first slots as can each get something for an equal share.
+    """One cohort: as many of the first slots as can each get something for their share.
 
     The shares together never exceed ``room``.
 
@@ -73,11 +73,12 @@ def plan(
     Returns:
         At most one planting a slot; empty when nothing fits anywhere.
     """
+    slots = [slot for slot in slots if sized(slot, room, shortlist)]
     groups = [slots[:num] for num in range(len(slots), 0, -1)]
     groups += [[slot] for slot in slots[1:]]
     for group in groups:
-        share = room.share(len(group))
-        offers = {slot.slot: sized(slot, share, shortlist) for slot in group}
+        rooms = shares(group, room)
+        offers = {slot.slot: sized(slot, rooms[slot.slot], shortlist) for slot in group}
         suited = [slot for slot in group if offers[slot.slot]]
         if suited and len(suited) < len(group):
             return plan(suited, room, state=state, shortlist=shortlist, trust=trust)
@@ -85,12 +86,36 @@ def plan(
             return [
                 Planting(
                     slot=slot,
-                    offer=best(offers[slot.slot], slot, share=share, state=state, trust=trust),
-                    share=share,
+                    offer=best(
+                        offers[slot.slot], slot, share=rooms[slot.slot], state=state, trust=trust
+                    ),
+                    share=rooms[slot.slot],
                 )
                 for slot in suited
             ]
     return []
+
+
+def shares(slots: Sequence[SeedState], room: Room) -> dict[str, Room]:
+    """What each of the slots may use of ``room``, so that all grow to about the same multiple.
+
+    In proportion to what a branch costs there that is as wide inside as the slot's output: as a
+    static network is widened. Equal shares would grow slots with many positions and few features
+    most, where a parameter costs the most FLOPs.
+
+    Args:
+        slots: of known shape.
+        room: of all of them.
+    """
+    parameters = {slot.slot: _weights(slot) for slot in slots}
+    flops = {slot.slot: _weights(slot) * _positions(slot) for slot in slots}
+    return {
+        slot.slot: room.portion(
+            parameters=parameters[slot.slot] / sum(parameters.values()),
+            flops=flops[slot.slot] / sum(flops.values()),
+        )
+        for slot in slots
+    }
 
 
 def best(
@@ -177,6 +202,18 @@ def _steps(allowed: Range) -> list[float]:
     num = math.floor((allowed.high - allowed.low) / step)
     values = [allowed.low + index * step for index in range(num + 1)]
     return values if values[-1] == allowed.high else [*values, allowed.high]
+
+
+def _weights(slot: SeedState) -> int:
+    """Of two dense layers from the slot's input to its output, as wide between as the output."""
+    assert slot.shape is not None  # without a shape it is not free
+    c_in, c_out = slot.shape.input.features, slot.shape.output.features
+    return (c_in + c_out) * c_out
+
+
+def _positions(slot: SeedState) -> int:
+    assert slot.shape is not None
+    return slot.shape.output.num_positions
 
 
 def _used(price: Price, share: Room, state: SystemState) -> float:

@@ -4,13 +4,14 @@ import pytest
 from growing_run import CATALOGUE, NARROW, WIDE, blueprint, slot, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from esper_lightning import karn
 from esper_lightning.karn import Tier
 from esper_lightning.leyline import FeatureKind, FeatureMap, InvalidArgument, SlotShape
 from esper_lightning.leyline import UnknownBlueprint as Unknown
 from esper_lightning.tamiyo.budget import Price, Room
-from esper_lightning.tamiyo.planting import LINEAR, best, largest, plan, prior, sized
+from esper_lightning.tamiyo.planting import LINEAR, best, largest, plan, prior, shares, sized
 from esper_lightning.tamiyo.pressure import by_pressure
 from esper_lightning.tamiyo.shortlist import Shortlist, offer
 
@@ -131,12 +132,56 @@ def test_flops_count_by_what_the_host_needs(host_flops, expected):
     assert best(offers, slot(), share=share, state=seen, trust=even).blueprint.name == expected
 
 
-def test_slots_share_equally():
+def test_slots_of_one_shape_share_equally():
     planned = plan(
         [slot("a"), slot("b")], room(600), state=state(), shortlist=SHORTLIST, trust=even
     )
     assert [each.slot.slot for each in planned] == ["a", "b"]
     assert {each.offer.price.parameters for each in planned} == {288}
+
+
+def _stage(name, c_in, c_out, size):
+    maps = [FeatureMap(FeatureKind.SPATIAL, (c, size, size)) for c in (c_in, c_out)]
+    return slot(name, shape=SlotShape(*maps))
+
+
+STAGES = [_stage("first", 8, 8, 32), _stage("second", 8, 16, 16), _stage("third", 16, 32, 8)]
+
+
+@pytest.mark.parametrize("limit", [{"parameters": 40_000}, {"flops": 100_000_000}])
+def test_stages_of_a_network_grow_to_the_same_multiple(limit):
+    convolutions = Shortlist(blueprints=["parallel_conv"])
+    planned = plan(STAGES, room(**limit), state=state(), shortlist=convolutions, trust=even)
+    widths = {each.slot.slot: each.offer.parameters["expansion"] for each in planned}
+    assert len(widths) == 3
+    assert len(set(widths.values())) == 1
+    (width,) = set(widths.values())
+    larger = [
+        offer(karn.CATALOGUE["parallel_conv"], each.shape, {"expansion": width + 0.5}).price
+        for each in STAGES
+    ]
+    admitted = room(**limit)
+    assert 0.25 < width < 8.0
+    assert (
+        sum(price.parameters for price in larger) > admitted.parameters
+        or sum(price.flops for price in larger) > admitted.flops
+    )
+
+
+@given(
+    st.integers(0, 10**9),
+    st.floats(0, 1e12),
+    st.lists(st.integers(0, 2), min_size=1, max_size=20),
+)
+def test_shares_together_never_exceed_the_room(parameters, flops, stages):
+    slots = [replace(STAGES[stage], slot=f"s{number}") for number, stage in enumerate(stages)]
+    rooms = shares(slots, room(parameters, flops)).values()
+    assert sum(share.parameters for share in rooms) <= parameters
+    assert sum(share.flops for share in rooms) <= flops
+
+
+def test_a_share_of_no_limit_is_none():
+    assert all(share.is_unlimited for share in shares(STAGES, UNLIMITED).values())
 
 
 def test_a_small_room_goes_to_the_most_wanted_slot():

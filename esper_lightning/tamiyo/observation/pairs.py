@@ -13,7 +13,7 @@ from esper_lightning.tamiyo.record import Record
 
 SHARES = (1.0, 1 / 2, 1 / 3, 1 / 4)
 """Shares of the room that is left, of which a planting is given one. A cohort of up to four seeds
-in equal parts, as the heuristic plants it, is the last of them, the one before it, and so on."""
+in equal parts is the last of them, the one before it, and so on."""
 
 _PARTS = tuple(f"1_{round(1 / share)}" for share in SHARES)
 
