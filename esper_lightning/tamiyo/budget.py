@@ -57,17 +57,26 @@ class Room:
             missing=self.missing,
         )
 
-    def portion(self, *, parameters: float, flops: float) -> "Room":
-        """These parts of this room, rounded down; each above 0 and at most 1."""
+    def portion(self, *, parameters: tuple[int, int], flops: tuple[int, int]) -> "Room":
+        """A part of this room, rounded down, so that parts that sum to one fit together.
+
+        Args:
+            parameters: numerator and denominator of the part of the parameters.
+            flops: likewise.
+        """
         return Room(
-            parameters=_floor(self.parameters * parameters),
-            flops=_floor(self.flops * flops),
+            parameters=_part(self.parameters, *parameters),
+            flops=_part(self.flops, *flops),
             missing=self.missing,
         )
 
     def scaled(self, factor: float) -> "Room":
         """The part ``factor`` of this room, rounded down; 0 < ``factor`` <= 1."""
-        return self.portion(parameters=factor, flops=factor)
+        return Room(
+            parameters=_floor(self.parameters * factor),
+            flops=_floor(self.flops * factor),
+            missing=self.missing,
+        )
 
     def minus(self, price: Price) -> "Room":
         """What is left after ``price``."""
@@ -144,6 +153,11 @@ def check_budget(budget: object) -> None:
     """
     if not isinstance(budget, GrowthBudget | None):
         raise InvalidArgument(f"budget must be a GrowthBudget, got {budget!r}")
+
+
+def _part(value: float, numerator: int, denominator: int) -> float:
+    """In integers: a float rounds up now and then, and then parts exceed their sum."""
+    return float(math.floor(value) * numerator // denominator) if math.isfinite(value) else value
 
 
 def _floor(value: float) -> float:

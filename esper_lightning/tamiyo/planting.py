@@ -61,7 +61,8 @@ def plan(
 ) -> list[Planting]:
     """One cohort: as many of the first slots as can each get something for their share.
 
-    The shares together never exceed ``room``.
+    The shares together never exceed ``room``. A slot whose share admits nothing leaves it to the
+    others, however much it is wanted; what a slot does not use of its share is not handed on.
 
     Args:
         slots: free slots, the most wanted first.
@@ -99,20 +100,21 @@ def plan(
 def shares(slots: Sequence[SeedState], room: Room) -> dict[str, Room]:
     """What each of the slots may use of ``room``, so that all grow to about the same multiple.
 
-    In proportion to what a branch costs there that is as wide inside as the slot's output: as a
-    static network is widened. Equal shares would grow slots with many positions and few features
-    most, where a parameter costs the most FLOPs.
+    In proportion to two dense layers from the slot's input to its output, as wide between as the
+    output: as a static network is widened. Equal shares would grow slots with many positions and
+    few features most, where a parameter costs the most FLOPs. Only shapes count: where slots wrap
+    layers of several kinds (3x3 convolutions beside dense ones), multiples differ.
 
     Args:
         slots: of known shape.
         room: of all of them.
     """
-    parameters = {slot.slot: _weights(slot) for slot in slots}
-    flops = {slot.slot: _weights(slot) * _positions(slot) for slot in slots}
+    weights = {slot.slot: _weights(slot) for slot in slots}
+    multiplies = {slot.slot: _weights(slot) * _positions(slot) for slot in slots}
     return {
         slot.slot: room.portion(
-            parameters=parameters[slot.slot] / sum(parameters.values()),
-            flops=flops[slot.slot] / sum(flops.values()),
+            parameters=(weights[slot.slot], sum(weights.values())),
+            flops=(multiplies[slot.slot], sum(multiplies.values())),
         )
         for slot in slots
     }
@@ -205,7 +207,7 @@ def _steps(allowed: Range) -> list[float]:
 
 
 def _weights(slot: SeedState) -> int:
-    """Of two dense layers from the slot's input to its output, as wide between as the output."""
+    """Of two dense layers, as wide between as the output."""
     assert slot.shape is not None  # without a shape it is not free
     c_in, c_out = slot.shape.input.features, slot.shape.output.features
     return (c_in + c_out) * c_out

@@ -2,7 +2,7 @@ import math
 
 import pytest
 from growing_run import CATALOGUE, NARROW, WIDE, blueprint, slot, state
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -170,14 +170,28 @@ def test_stages_of_a_network_grow_to_the_same_multiple(limit):
 
 @given(
     st.integers(0, 10**9),
-    st.floats(0, 1e12),
-    st.lists(st.integers(0, 2), min_size=1, max_size=20),
+    st.floats(0, 1e15),
+    st.lists(st.integers(0, 2), min_size=1, max_size=64),
 )
+@example(10**9, math.nextafter(1e12, 0), [0] * 5)
 def test_shares_together_never_exceed_the_room(parameters, flops, stages):
     slots = [replace(STAGES[stage], slot=f"s{number}") for number, stage in enumerate(stages)]
     rooms = shares(slots, room(parameters, flops)).values()
     assert sum(share.parameters for share in rooms) <= parameters
     assert sum(share.flops for share in rooms) <= flops
+
+
+@pytest.mark.parametrize("num", range(1, 65))
+def test_a_share_that_is_whole_is_not_rounded_down(num):
+    slots = [replace(STAGES[0], slot=f"s{number}") for number in range(num)]
+    assert {share.parameters for share in shares(slots, room(num)).values()} == {1}
+
+
+def test_a_slot_whose_share_admits_nothing_leaves_it_to_the_others():
+    small = _stage("small", 1, 1, 4)
+    planned = plan([small, STAGES[2]], room(600), state=state(), shortlist=Shortlist(), trust=even)
+    assert [each.slot.slot for each in planned] == ["third"]
+    assert planned[0].share == room(600)
 
 
 def test_a_share_of_no_limit_is_none():
