@@ -130,7 +130,7 @@ def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> N
         match row_.arm:
             case "retrained":
                 assert told.parameters == grown[row_.seed].parameters
-            case "retrained_equal_flops" | "widened_equal_flops":
+            case "retrained_equal_flops" | "widened_equal_flops" | "host_equal_flops":
                 assert told.training_flops == pytest.approx(
                     grown[row_.seed].training_flops, rel=0.05
                 )

@@ -66,6 +66,10 @@ def _growing(*overrides: str) -> Overrides:
     return lambda _: [*BUDGET, *overrides]
 
 
+def _host(_: Done) -> list[str]:
+    return [NEVER]
+
+
 def _retrained(done: Done) -> list[str]:
     """What ended in the grown network is there from the beginning, freshly initialised.
 
@@ -140,7 +144,13 @@ CHEAP_SWEEP = tuple(f"short_size_{number}" for number in range(NUM_SIZES))
 
 _ROWS = (
     Arm(name="grown", title="grown", overrides=_growing("tamiyo=heuristic")),
-    Arm(name="host", title="host alone", overrides=lambda _: [NEVER]),
+    Arm(name="host", title="host alone", overrides=_host),
+    Arm(
+        name="host_equal_flops",
+        title="host alone, equal FLOPs",
+        overrides=_at_equal_flops("host", _host),
+        needs=("grown", "host"),
+    ),
     Arm(
         name="retrained",
         title="grown topology from scratch",
