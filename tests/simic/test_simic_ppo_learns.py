@@ -81,7 +81,7 @@ def test_it_learns_what_pays():
     trainer.fit(module, datamodule=SimicData(rollouts=bandit, batch_size=64, held_out=0))
     end = mean_return(module.policy_for_rollouts())
     assert mean_return(BASE) < 0.5
-    assert start < 0.4
+    assert start < 0.5  # worse than a coin, which it still tries
     assert end > 0.75
     module.adapted.check_frozen()
     assert digest_of(module.adapted.network) == digest_of(softened(BASE, 3.0).network)
