@@ -11,7 +11,14 @@ import pytest
 from frontier_rows import row, summary
 
 from esper_lightning.evidence.frontier import rows
-from esper_lightning.evidence.frontier.arms import ARMS, nearest_size, with_needs
+from esper_lightning.evidence.frontier.arms import (
+    ARMS,
+    CHEAP_SWEEP,
+    FRONTIER,
+    Done,
+    nearest_size,
+    with_needs,
+)
 from esper_lightning.evidence.frontier.command import main
 from esper_lightning.evidence.frontier.matched import ROWS_NAME
 from esper_lightning.evidence.frontier.pool import LOG_NAME, Run, run_all
@@ -48,7 +55,7 @@ def test_an_arm_comes_after_what_it_needs() -> None:
     for name, arm in ARMS.items():
         assert set(arm.needs) <= seen, name
         seen.add(name)
-    assert with_needs(["widened_equal_flops"]) == ["grown", "widened", "widened_equal_flops"]
+    assert with_needs(["widened_equal_flops"]) == ["grown", "widened_equal_flops"]
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
@@ -59,6 +66,24 @@ def test_the_nearest_size_is_nearest(task: Task) -> None:
         steps = round((size - task.size) / task.step) + 2
         others = [task.size + number * task.step for number in range(steps + 1)]
         assert distance == min(abs(task.parameters(other) - parameters) for other in others)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_steps_at_equal_flops(task: Task) -> None:
+    """A size that costs twice as much has half of the steps; the sizes of a cheap sweep share."""
+    told = summary(test=0.9, flops=3.0, steps=100)  # three times what the host would have cost
+    done = Done(task=task, rows={"grown": row("grown", 0, told)}, folder=Path)
+
+    def steps(arm: str) -> int:
+        given = dict(override.split("=", 1) for override in ARMS[arm].overrides(done))
+        return int(given["++trainer.max_steps"])
+
+    assert steps("host_equal_flops") == 300
+    assert steps("retrained_equal_flops") == 150
+    flops = [task.flops(size) for size in task.sizes]
+    assert task.sizes[0] == task.size
+    assert [steps(arm) for arm in FRONTIER] == [round(300 * flops[0] / each) for each in flops]
+    assert {steps(arm) for arm in CHEAP_SWEEP} == {round(300 * flops[0] / sum(flops))}
 
 
 def test_what_a_failed_run_leads_to(tmp_path: Path) -> None:
@@ -130,7 +155,7 @@ def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> N
         match row_.arm:
             case "retrained":
                 assert told.parameters == grown[row_.seed].parameters
-            case "retrained_equal_flops" | "widened_equal_flops" | "host_equal_flops":
+            case name if name.endswith("_equal_flops"):
                 assert told.training_flops == pytest.approx(
                     grown[row_.seed].training_flops, rel=0.05
                 )
@@ -141,7 +166,8 @@ def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> N
     [
         (["--seeds", "5-3"], "has no seed"),
         (["--seeds", "x"], "neither 3 nor 0-9"),
-        (["--jobs", "0"], "at least 1, got 0"),
+        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
         (["--train", "nowhere.py"], "nowhere.py is not there"),
         (["--tasks", "chess"], "invalid choice: 'chess'"),
         (["--arms", "nobody"], "invalid choice: 'nobody'"),

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 from frontier_rows import CULLED, KEPT, row, summary
 
-from esper_lightning.evidence.frontier.arms import CHEAP_SWEEP, SWEEP
+from esper_lightning.evidence.frontier.arms import CHEAP_SWEEP, FRONTIER, SWEEP
 from esper_lightning.evidence.frontier.figures import save_figures
 from esper_lightning.evidence.frontier.goals import judge
 from esper_lightning.evidence.frontier.outcomes import outcomes
 from esper_lightning.evidence.frontier.rows import Row
 from esper_lightning.evidence.frontier.tables import report
+
+STATIC = (*FRONTIER, *SWEEP, *CHEAP_SWEEP)
 
 
 def _rows(*, grown: float, rival: float, seeds: int = 6) -> list[Row]:
@@ -52,30 +54,31 @@ def test_a_search_with_a_run_missing_is_none() -> None:
     assert "best_size" not in outcomes(rows, "digits")
 
 
-def test_who_knows_the_size_takes_the_best_that_costs_no_more() -> None:
-    """By validation, and for the cost of one run."""
-    rows = [row("grown", seed, summary(test=0.9, flops=1e3)) for seed in range(2)]
-    rows += [
-        row(arm, seed, summary(test=0.5 + number / 10, val=0.6 + number / 20, flops=10.0**number))
-        for number, arm in enumerate(SWEEP)
+def test_who_knows_the_size_takes_the_best_at_equal_flops() -> None:
+    """By mean validation, one size for all seeds, and for the cost of one run."""
+    rows = [
+        row(arm, seed, summary(test=0.5 + number / 10, val=0.9 - abs(number - 2) / 10, flops=1e3))
+        for number, arm in enumerate(FRONTIER)
         for seed in range(2)
     ]
+    rows.append(row(FRONTIER[3], 1, summary(test=0.1, val=0.85)))  # better than the others there
     found = outcomes(rows, "digits")["known_size"]
-    assert [outcome.test for outcome in found.values()] == [pytest.approx(80.0)] * 2
+    assert [outcome.test for outcome in found.values()] == [pytest.approx(70.0)] * 2
     assert {outcome.flops for outcome in found.values()} == {1e3}
 
 
-def test_nobody_knows_the_size_where_all_cost_more_than_growing() -> None:
-    rows = [row("grown", 0, summary(test=0.9, flops=1.0))]
-    rows += [row(arm, 0, summary(test=0.5, flops=2.0)) for arm in SWEEP]
+def test_nobody_knows_the_size_where_one_is_missing() -> None:
+    rows = [row(arm, 0, summary(test=0.5)) for arm in FRONTIER[1:]]
     assert "known_size" not in outcomes(rows, "digits")
+    rows.append(row(FRONTIER[0], 1, summary(test=0.5)))
+    assert "known_size" not in outcomes(rows, "digits"), "no seed has them all"
 
 
 def test_goals_are_met_by_a_clear_winner() -> None:
     rows = _rows(grown=0.95, rival=0.9)
-    rows += [row(arm, s, summary(test=0.8)) for arm in (*SWEEP, *CHEAP_SWEEP) for s in range(6)]
+    rows += [row(arm, s, summary(test=0.8)) for arm in STATIC for s in range(6)]
     findings = [found["digits"] for _, found in judge({"digits": outcomes(rows, "digits")})]
-    assert [finding is not None and finding.met for finding in findings] == [True] * 6
+    assert [finding is not None and finding.met for finding in findings] == [True] * 7
     cost = findings[4]
     assert cost is not None
     # The median of three values first reaches 0.90 at the third epoch, 3e8 of 1e9.
@@ -87,6 +90,7 @@ def test_goals_are_not_met_by_a_loser() -> None:
     findings = [found["digits"] for _, found in judge({"digits": outcomes(rows, "digits")})]
     assert [finding.met for finding in findings[:4] if finding is not None] == [False] * 4
     assert findings[5] is None, "there was no sweep"
+    assert findings[6] is None, "nor a frontier"
 
 
 def test_a_run_that_never_gets_there_is_charged() -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from esper_lightning.evidence.__main__ import main
+from esper_lightning.evidence.flops import flops_of
 from esper_lightning.evidence.published import command
 from esper_lightning.evidence.published.convolutions import GrowingResNet
-from esper_lightning.evidence.published.flops import flops_of
 from esper_lightning.evidence.published.hosts import GrowingHost
 from esper_lightning.evidence.published.methods import METHODS, ReLU, grow
 from esper_lightning.evidence.published.mlp import GrowingMLP

@@ -29,11 +29,13 @@ class Done:
         """Of one of the runs."""
         return self.rows[arm].summary
 
-    def flops(self, arm: str) -> float:
-        """Training FLOPs of one of the runs."""
-        total = self.summary(arm).training_flops
-        assert total is not None
-        return total
+    @property
+    def growth_in_flops(self) -> float:
+        """What growing cost, over what as many steps of the host alone would have."""
+        summary = self.summary("grown")
+        assert summary.training_flops is not None
+        assert summary.host_training_flops is not None
+        return summary.training_flops / summary.host_training_flops
 
 
 Overrides = Callable[[Done], list[str]]
@@ -48,7 +50,8 @@ class Arm:
         title: in tables.
         overrides: of ``train.py``, beyond those of the task.
         needs: arms whose runs of the same seed come first.
-        group: ``main``; ``sweep`` for the parts of a search for the best size; ``ablation`` for
+        group: ``main``; ``frontier`` for static networks of several sizes, each for as many FLOPs
+            as growing; ``sweep`` for the parts of a search for the best size; ``ablation`` for
             growth with one part changed.
     """
 
@@ -80,8 +83,11 @@ def _retrained(done: Done) -> list[str]:
 
 def _widened(done: Done) -> list[str]:
     """The host with about as many parameters as the grown network."""
-    size = nearest_size(done.task, done.summary("grown").parameters)
-    return [NEVER, done.task.sized(size)]
+    return [NEVER, done.task.sized(_grown_size(done))]
+
+
+def _grown_size(done: Done) -> float:
+    return nearest_size(done.task, done.summary("grown").parameters)
 
 
 def nearest_size(task: Task, parameters: int) -> float:
@@ -96,32 +102,51 @@ def nearest_size(task: Task, parameters: int) -> float:
     return size if above <= below else smaller
 
 
-def _at_equal_flops(whole: str, overrides: Overrides) -> Overrides:
-    """As many steps as cost what the grown network's training did."""
+def _at_equal_flops(overrides: Overrides, cost: Callable[[Done], float]) -> Overrides:
+    """As many steps as cost what the grown network's training did.
 
-    def shortened(done: Done) -> list[str]:
-        share = done.flops("grown") / done.flops(whole)
-        steps = max(1, round(share * done.summary(whole).steps))
+    Args:
+        overrides: for the network.
+        cost: its training FLOPs for a sample, over those of the host.
+    """
+
+    def as_long(done: Done) -> list[str]:
+        share = done.growth_in_flops / cost(done)
+        steps = max(1, round(share * done.summary("grown").steps))
         epochs = math.ceil(share * done.task.epochs) + 1
         return [*overrides(done), f"++trainer.max_steps={steps}", f"trainer.max_epochs={epochs}"]
 
-    return shortened
+    return as_long
+
+
+def _cost_of_the_grown(done: Done) -> float:
+    summary = done.summary("grown")
+    assert summary.flops_per_sample is not None
+    assert summary.host_flops_per_sample is not None
+    return summary.flops_per_sample / summary.host_flops_per_sample
+
+
+def _cost_of_the_widened(done: Done) -> float:
+    return _cost(done.task, _grown_size(done))
+
+
+def _cost(task: Task, size: float) -> float:
+    return task.flops(size) / task.flops(task.size)
 
 
 def _size(index: int) -> Overrides:
     return lambda done: [NEVER, done.task.sized(done.task.sizes[index])]
 
 
+def _size_at_equal_flops(index: int) -> Overrides:
+    return _at_equal_flops(_size(index), lambda done: _cost(done.task, done.task.sizes[index]))
+
+
 def _size_in_a_cheap_sweep(index: int) -> Overrides:
-    """All sizes together cost what the grown network's training did."""
-
-    def shortened(done: Done) -> list[str]:
-        all_of_them = sum(done.flops(arm) for arm in SWEEP)
-        share = done.flops("grown") / all_of_them
-        steps = max(1, round(share * done.summary(SWEEP[index]).steps))
-        return [*_size(index)(done), f"++trainer.max_steps={steps}"]
-
-    return shortened
+    """As many steps as all the others, and all together cost what growing did."""
+    return _at_equal_flops(
+        _size(index), lambda done: sum(_cost(done.task, size) for size in done.task.sizes)
+    )
 
 
 def _random(done: Done) -> list[str]:
@@ -139,18 +164,15 @@ def _random(done: Done) -> list[str]:
 NUM_SIZES = 5
 """Sizes that every task names for the sweep."""
 
+SMALLEST = "host_equal_flops"
+"""The first of a task's sizes is that of the host."""
+FRONTIER = (SMALLEST, *(f"size_{number}_equal_flops" for number in range(1, NUM_SIZES)))
 SWEEP = tuple(f"size_{number}" for number in range(NUM_SIZES))
 CHEAP_SWEEP = tuple(f"short_size_{number}" for number in range(NUM_SIZES))
 
 _ROWS = (
     Arm(name="grown", title="grown", overrides=_growing("tamiyo=heuristic")),
     Arm(name="host", title="host alone", overrides=_host),
-    Arm(
-        name="host_equal_flops",
-        title="host alone, equal FLOPs",
-        overrides=_at_equal_flops("host", _host),
-        needs=("grown", "host"),
-    ),
     Arm(
         name="retrained",
         title="grown topology from scratch",
@@ -160,8 +182,8 @@ _ROWS = (
     Arm(
         name="retrained_equal_flops",
         title="grown topology from scratch, equal FLOPs",
-        overrides=_at_equal_flops("retrained", _retrained),
-        needs=("grown", "retrained"),
+        overrides=_at_equal_flops(_retrained, _cost_of_the_grown),
+        needs=("grown",),
     ),
     Arm(
         name="widened",
@@ -172,8 +194,8 @@ _ROWS = (
     Arm(
         name="widened_equal_flops",
         title="host widened to the grown size, equal FLOPs",
-        overrides=_at_equal_flops("widened", _widened),
-        needs=("grown", "widened"),
+        overrides=_at_equal_flops(_widened, _cost_of_the_widened),
+        needs=("grown",),
     ),
     Arm(
         name="inserted",
@@ -187,6 +209,16 @@ _ROWS = (
     Arm(name="periodic", title="grown, periodic", overrides=_growing("tamiyo=periodic")),
     Arm(name="random", title="grown, random", overrides=_random, needs=("grown",)),
     *(
+        Arm(
+            name=name,
+            title=f"{'host alone' if name == SMALLEST else f'size {number}'}, equal FLOPs",
+            overrides=_size_at_equal_flops(number),
+            needs=("grown",),
+            group="frontier",
+        )
+        for number, name in enumerate(FRONTIER)
+    ),
+    *(
         Arm(name=name, title=f"size {number}", overrides=_size(number), group="sweep")
         for number, name in enumerate(SWEEP)
     ),
@@ -195,7 +227,7 @@ _ROWS = (
             name=name,
             title=f"size {number}, short",
             overrides=_size_in_a_cheap_sweep(number),
-            needs=("grown", *SWEEP),
+            needs=("grown",),
             group="sweep",
         )
         for number, name in enumerate(CHEAP_SWEEP)

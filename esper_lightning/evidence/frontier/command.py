@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _sized(task: Task, options: argparse.Namespace) -> Task:
-    return dataclasses.replace(task, epochs=QUICK_EPOCHS) if options.quick else task
+    return task if options.epochs is None else dataclasses.replace(task, epochs=options.epochs)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -71,6 +71,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=seeds_of, nargs="+", default=[range(5)], metavar="A-B")
+    parser.add_argument("--epochs", type=int, help="of growing, instead of those of the task")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time on a machine")
     parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
     parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster that carries out runs")
@@ -84,12 +85,13 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.train.is_file():
         parser.error(f"{options.train} is not there; run from the repository or give --train")
-    if options.jobs < 1:
-        parser.error(f"--jobs must be at least 1, got {options.jobs}")
+    for name in ("jobs", "epochs"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
     options.directory = options.directory.resolve()
     options.seeds = sorted({seed for several in options.seeds for seed in several})
     if options.quick:
-        options.tasks = ["digits"]
+        options.tasks, options.epochs = ["digits"], QUICK_EPOCHS
     return options
 
 

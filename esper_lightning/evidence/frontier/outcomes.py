@@ -1,10 +1,10 @@
 """What each arm reached and what it cost, seed by seed; a search for a size is one of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from esper_lightning.evidence.frontier.arms import ARMS, CHEAP_SWEEP, SWEEP
+from esper_lightning.evidence.frontier.arms import ARMS, CHEAP_SWEEP, FRONTIER, SWEEP
 from esper_lightning.evidence.frontier.rows import Point, Row
 
 
@@ -38,12 +38,12 @@ SEARCHES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Arms that are the best of several runs: title, and which."""
 
 KNOWN = "known_size"
-"""The arm of a user who knows beforehand which size is best."""
+"""The arm of a user who knows beforehand which size is best for what growing costs."""
 
 TITLES: Mapping[str, str] = {
     **{arm.name: arm.title for arm in ARMS.values() if arm.group != "sweep"},
     **{name: title for name, (title, _) in SEARCHES.items()},
-    KNOWN: "best size that costs no more, known beforehand",
+    KNOWN: "best size at equal FLOPs, known beforehand",
 }
 """Of every arm that is reported."""
 
@@ -86,25 +86,13 @@ def _of(row: Row) -> Outcome:
 
 
 def _known_size(found: Outcomes) -> str | None:
-    """The size with the best mean validation accuracy, of those as cheap as growing on average."""
-    there = [name for name in SWEEP if name in found]
-    if "grown" not in found or len(there) < len(SWEEP):
+    """The one with the best mean validation accuracy at equal FLOPs, over the seeds of all."""
+    if not all(name in found for name in FRONTIER):
         return None
-    limit = _mean_over_seeds(found["grown"], lambda outcome: outcome.flops)
-    cheap = [
-        name
-        for name in there
-        if _mean_over_seeds(found[name], lambda outcome: outcome.flops) <= limit
-    ]
-    return max(
-        cheap,
-        key=lambda name: _mean_over_seeds(found[name], lambda outcome: outcome.val),
-        default=None,
-    )
-
-
-def _mean_over_seeds(of_seeds: Mapping[int, Outcome], value: Callable[[Outcome], float]) -> float:
-    return mean(value(outcome) for outcome in of_seeds.values())
+    seeds = set.intersection(*(set(found[name]) for name in FRONTIER))
+    if not seeds:
+        return None
+    return max(FRONTIER, key=lambda name: mean(found[name][seed].val for seed in seeds))
 
 
 def _best(tried: Sequence[Outcome]) -> Outcome:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from esper_lightning.evidence.flops import sample_flops
 from esper_lightning.tolaria import CNN, GPT, MLP, ResNet
 
 
@@ -25,6 +27,7 @@ class Task:
         step: between two sizes that the host can have.
         num_slots: in which it can grow.
         host: the host of a size.
+        inputs: a batch of what it takes.
         tuned: whether defaults were chosen on it; if not, it is reported once.
     """
 
@@ -38,11 +41,16 @@ class Task:
     step: float
     num_slots: int
     host: Callable[[float], nn.Module]
+    inputs: Tensor
     tuned: bool
 
     def parameters(self, size: float) -> int:
         """Of the host of a size."""
         return sum(parameter.numel() for parameter in self.host(size).parameters())
+
+    def flops(self, size: float) -> float:
+        """Of one sample, forward and backward, with the host of a size."""
+        return sample_flops(self.host(size), self.inputs)
 
     def sized(self, size: float) -> str:
         """The override of ``train.py`` for a host of that size."""
@@ -73,6 +81,7 @@ _ROWS = (
         step=0.25,
         num_slots=2,
         host=lambda size: CNN(input_shape=(1, 8, 8), num_classes=10, width=4, inner_ratio=size),
+        inputs=torch.zeros(1, 1, 8, 8),
         tuned=True,
     ),
     Task(
@@ -92,6 +101,7 @@ _ROWS = (
         step=0.125,
         num_slots=2,
         host=lambda size: CNN(input_shape=(1, 28, 28), num_classes=10, width=8, inner_ratio=size),
+        inputs=torch.zeros(1, 1, 28, 28),
         tuned=True,
     ),
     Task(
@@ -114,6 +124,7 @@ _ROWS = (
         host=lambda size: ResNet(
             input_shape=(3, 32, 32), num_classes=10, depth=8, width=4, inner_ratio=size
         ),
+        inputs=torch.zeros(1, 3, 32, 32),
         tuned=False,
     ),
     Task(
@@ -131,6 +142,7 @@ _ROWS = (
         step=0.25,
         num_slots=2,
         host=lambda size: GPT(input_shape=(64,), num_classes=65, mlp_ratio=size),
+        inputs=torch.zeros(1, 64, dtype=torch.long),
         tuned=False,
     ),
     Task(
@@ -144,6 +156,7 @@ _ROWS = (
         step=1,
         num_slots=2,
         host=lambda size: MLP(input_shape=(108,), num_classes=2, width=int(size)),
+        inputs=torch.zeros(1, 108),
         tuned=False,
     ),
 )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esper_lightning.evidence.published.flops import flops_of, step_flops
+from esper_lightning.evidence.flops import flops_of, sample_flops
 from esper_lightning.tolaria import SplitDataModule
 
 SCALES = (0.1, 0.5, 1.0)
@@ -77,7 +77,7 @@ def grow(net: Any, data: SplitDataModule, *, layer: int, neurons: int, method: s
     net.eval()
     net.set_growing_layers(index=layer)
     net.init_computation()
-    samples, per_sample = 0, step_flops(net, data)
+    samples, per_sample = 0, sample_flops(net, data.example_input())
     for x, y in data.train_dataloader():
         net.zero_grad()
         torch.autograd.backward(F.cross_entropy(net(x), y, reduction="sum"))

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from esper_lightning.callbacks import Governor, Kasmina, Tamiyo
-from esper_lightning.evidence.published.flops import step_flops
+from esper_lightning.evidence.flops import sample_flops
 from esper_lightning.evidence.published.hosts import GrowingHost, Widths
 from esper_lightning.evidence.published.methods import grow
 from esper_lightning.kasmina import LifecycleRules
@@ -105,7 +105,8 @@ def train(data: SplitDataModule, host: GrowingHost, plan: Plan, *, seed: int) ->
     torch.manual_seed(seed)
     net = host.theirs(data, plan.widths)
     loader, total = data.train_dataloader(), plan.epochs * len(data.train_dataloader())
-    optimizer, per_sample = _optimizer(net), step_flops(net, data)
+    example = data.example_input()
+    optimizer, per_sample = _optimizer(net), sample_flops(net, example)
     policy, step, since, spent = WarmupStableDecay(), 0, -WARMUP_STEPS, 0.0
     begun = time.perf_counter()
     for epoch in range(plan.epochs):
@@ -116,7 +117,7 @@ def train(data: SplitDataModule, host: GrowingHost, plan: Plan, *, seed: int) ->
                 wanted = math.ceil((goal - host.widths_in(net)[layer]) / left)
                 if wanted > 0:
                     spent += grow(net, data, layer=layer, neurons=wanted, method=plan.method)
-            optimizer, per_sample, since = _optimizer(net), step_flops(net, data), step
+            optimizer, per_sample, since = _optimizer(net), sample_flops(net, example), step
         net.train()
         for x, y in loader:
             warm = min(1.0, (step - since + 1) / WARMUP_STEPS)

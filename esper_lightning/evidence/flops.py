@@ -6,8 +6,6 @@ from torch import Tensor, nn
 from torch.autograd import backward
 from torch.utils.flop_counter import FlopCounterMode
 
-from esper_lightning.tolaria import SplitDataModule
-
 
 def flops_of(work: Callable[[], object]) -> float:
     """Of one call: matrix products and convolutions, forward and backward, nothing else."""
@@ -16,10 +14,12 @@ def flops_of(work: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def step_flops(net: nn.Module, data: SplitDataModule) -> float:
-    """Of one sample, forward and backward. Leaves the network in eval mode, without gradients."""
+def sample_flops(net: nn.Module, x: Tensor) -> float:
+    """Of one sample of the batch ``x``, forward and backward.
+
+    Leaves the network in eval mode, without gradients.
+    """
     net.eval()
-    x = data.example_input()
 
     def step() -> None:
         out: Tensor = net(x)
