@@ -1,17 +1,18 @@
-"""What a computation costs, counted by torch."""
+"""What a computation costs, counted as that of runs."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.autograd import backward
-from torch.utils.flop_counter import FlopCounterMode
+
+from esper_lightning.kasmina import FlopCount
 
 
 def flops_of(work: Callable[[], object]) -> float:
     """Of one call: matrix products and convolutions, forward and backward, nothing else."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCount() as count:
         work()
-    return float(counter.get_total_flops())
+    return float(count.total)
 
 
 def sample_flops(net: nn.Module, x: Tensor) -> float:

@@ -50,8 +50,9 @@ def main(arguments: Sequence[str]) -> None:
             found, "python -m esper_lightning.evidence " + shlex.join(["frontier", *arguments])
         )
         (options.directory / REPORT_NAME).write_text(text)
-        by_task = {task: outcomes(found, task) for task in TASKS}
-        save_figures({task: told for task, told in by_task.items() if told}, options.directory)
+        by_task = {task: told for task in TASKS if (told := outcomes(found, task))}
+        if by_task:  # parts of an unfinished search are in no figure
+            save_figures(by_task, options.directory)
         print(text)
     if failures:
         sys.exit("\n".join(["runs failed:", *failures]))
