@@ -22,7 +22,7 @@ from esper_lightning.evidence.frontier.arms import (
 from esper_lightning.evidence.frontier.command import main
 from esper_lightning.evidence.frontier.matched import ROWS_NAME
 from esper_lightning.evidence.frontier.pool import LOG_NAME, Run, run_all
-from esper_lightning.evidence.frontier.tasks import TASKS, Task
+from esper_lightning.evidence.frontier.tasks import NUM_SIZES, NUM_WIDER, TASKS, Task
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "train.py"
@@ -60,12 +60,21 @@ def test_an_arm_comes_after_what_it_needs() -> None:
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_the_nearest_size_is_nearest(task: Task) -> None:
-    for parameters in (1, task.parameters(task.size), 3 * task.parameters(task.size) + 7):
-        size = nearest_size(task, parameters)
-        distance = abs(task.parameters(size) - parameters)
-        steps = round((size - task.size) / task.step) + 2
-        others = [task.size + number * task.step for number in range(steps + 1)]
+    least = task.parameters(task.shape)
+    for parameters in (1, least, 3 * least + 7):
+        shape = nearest_size(task, parameters)
+        distance = abs(task.parameters(shape) - parameters)
+        begin, end = task.shape[task.dimension], shape[task.dimension]
+        steps = round((end - begin) / task.step) + 2
+        others = [task.sized(begin + number * task.step) for number in range(steps + 1)]
         assert distance == min(abs(task.parameters(other) - parameters) for other in others)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_every_task_names_its_static_networks(task: Task) -> None:
+    assert (len(task.sizes), len(task.wider)) == (NUM_SIZES, NUM_WIDER)
+    assert task.sized(task.sizes[0]) == task.shape
+    assert all(task.flops(shape) > task.flops(task.shape) for shape in task.wider)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
@@ -80,10 +89,12 @@ def test_steps_at_equal_flops(task: Task) -> None:
 
     assert steps("host_equal_flops") == 300
     assert steps("retrained_equal_flops") == 150
-    flops = [task.flops(size) for size in task.sizes]
-    assert task.sizes[0] == task.size
-    assert [steps(arm) for arm in FRONTIER] == [round(300 * flops[0] / each) for each in flops]
-    assert {steps(arm) for arm in CHEAP_SWEEP} == {round(300 * flops[0] / sum(flops))}
+    host = task.flops(task.shape)
+    sizes = [task.flops(task.sized(size)) for size in task.sizes]
+    wider = [task.flops(shape) for shape in task.wider]
+    expected = [round(300 * host / each) for each in (*sizes, *wider)]
+    assert [steps(arm) for arm in FRONTIER] == expected
+    assert {steps(arm) for arm in CHEAP_SWEEP} == {round(300 * host / sum(sizes))}
 
 
 def test_what_a_failed_run_leads_to(tmp_path: Path) -> None:

@@ -56,21 +56,23 @@ def test_a_search_with_a_run_missing_is_none() -> None:
 
 def test_who_knows_the_size_takes_the_best_at_equal_flops() -> None:
     """By mean validation, one size for all seeds, and for the cost of one run."""
+    names = list(FRONTIER)
     rows = [
         row(arm, seed, summary(test=0.5 + number / 10, val=0.9 - abs(number - 2) / 10, flops=1e3))
-        for number, arm in enumerate(FRONTIER)
+        for number, arm in enumerate(names)
         for seed in range(2)
     ]
-    rows.append(row(FRONTIER[3], 1, summary(test=0.1, val=0.85)))  # better than the others there
+    rows.append(row(names[3], 1, summary(test=0.1, val=0.85)))  # better than the others there
     found = outcomes(rows, "digits")["known_size"]
     assert [outcome.test for outcome in found.values()] == [pytest.approx(70.0)] * 2
     assert {outcome.flops for outcome in found.values()} == {1e3}
 
 
 def test_nobody_knows_the_size_where_one_is_missing() -> None:
-    rows = [row(arm, 0, summary(test=0.5)) for arm in FRONTIER[1:]]
+    names = list(FRONTIER)
+    rows = [row(arm, 0, summary(test=0.5)) for arm in names[1:]]
     assert "known_size" not in outcomes(rows, "digits")
-    rows.append(row(FRONTIER[0], 1, summary(test=0.5)))
+    rows.append(row(names[0], 1, summary(test=0.5)))
     assert "known_size" not in outcomes(rows, "digits"), "no seed has them all"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from esper_lightning.evidence.frontier.rows import SUMMARY_NAME, Row
-from esper_lightning.evidence.frontier.tasks import BUDGET, Task
+from esper_lightning.evidence.frontier.tasks import BUDGET, NUM_SIZES, NUM_WIDER, Shape, Task
 from esper_lightning.leyline import RunSummary
 
 
@@ -83,23 +83,20 @@ def _retrained(done: Done) -> list[str]:
 
 def _widened(done: Done) -> list[str]:
     """The host with about as many parameters as the grown network."""
-    return [NEVER, done.task.sized(_grown_size(done))]
+    return [NEVER, *done.task.shaped(_grown_size(done))]
 
 
-def _grown_size(done: Done) -> float:
+def _grown_size(done: Done) -> Shape:
     return nearest_size(done.task, done.summary("grown").parameters)
 
 
-def nearest_size(task: Task, parameters: int) -> float:
-    """The size at which the task's host has about so many parameters."""
-    size = task.size
-    while task.parameters(size) < parameters:
-        size += task.step
-    if size == task.size:
-        return size
-    smaller = size - task.step
-    above, below = task.parameters(size) - parameters, parameters - task.parameters(smaller)
-    return size if above <= below else smaller
+def nearest_size(task: Task, parameters: int) -> Shape:
+    """The task's host, of the size at which it has about so many parameters."""
+    smaller = larger = task.shape
+    while task.parameters(larger) < parameters:
+        smaller, larger = larger, task.sized(larger[task.dimension] + task.step)
+    above, below = task.parameters(larger) - parameters, parameters - task.parameters(smaller)
+    return larger if above <= below else smaller
 
 
 def _at_equal_flops(overrides: Overrides, cost: Callable[[Done], float]) -> Overrides:
@@ -130,22 +127,31 @@ def _cost_of_the_widened(done: Done) -> float:
     return _cost(done.task, _grown_size(done))
 
 
-def _cost(task: Task, size: float) -> float:
-    return task.flops(size) / task.flops(task.size)
+def _cost(task: Task, shape: Shape) -> float:
+    return task.flops(shape) / task.flops(task.shape)
 
 
-def _size(index: int) -> Overrides:
-    return lambda done: [NEVER, done.task.sized(done.task.sizes[index])]
+def _size(index: int) -> Callable[[Task], Shape]:
+    return lambda task: task.sized(task.sizes[index])
 
 
-def _size_at_equal_flops(index: int) -> Overrides:
-    return _at_equal_flops(_size(index), lambda done: _cost(done.task, done.task.sizes[index]))
+def _wider(index: int) -> Callable[[Task], Shape]:
+    return lambda task: task.wider[index]
+
+
+def _static(shape: Callable[[Task], Shape]) -> Overrides:
+    return lambda done: [NEVER, *done.task.shaped(shape(done.task))]
+
+
+def _static_at_equal_flops(shape: Callable[[Task], Shape]) -> Overrides:
+    return _at_equal_flops(_static(shape), lambda done: _cost(done.task, shape(done.task)))
 
 
 def _size_in_a_cheap_sweep(index: int) -> Overrides:
     """As many steps as all the others, and all together cost what growing did."""
     return _at_equal_flops(
-        _size(index), lambda done: sum(_cost(done.task, size) for size in done.task.sizes)
+        _static(_size(index)),
+        lambda done: sum(_cost(done.task, _size(other)(done.task)) for other in range(NUM_SIZES)),
     )
 
 
@@ -161,12 +167,13 @@ def _random(done: Done) -> list[str]:
     ]
 
 
-NUM_SIZES = 5
-"""Sizes that every task names for the sweep."""
+FRONTIER: Mapping[str, tuple[str, Callable[[Task], Shape]]] = {
+    "host_equal_flops": ("host alone", _size(0)),
+    **{f"size_{at}_equal_flops": (f"size {at}", _size(at)) for at in range(1, NUM_SIZES)},
+    **{f"wider_{at}_equal_flops": (f"wider {at}", _wider(at)) for at in range(NUM_WIDER)},
+}
+"""Arms of static networks, each for as many FLOPs as growing: what they are, and their shapes."""
 
-SMALLEST = "host_equal_flops"
-"""The first of a task's sizes is that of the host."""
-FRONTIER = (SMALLEST, *(f"size_{number}_equal_flops" for number in range(1, NUM_SIZES)))
 SWEEP = tuple(f"size_{number}" for number in range(NUM_SIZES))
 CHEAP_SWEEP = tuple(f"short_size_{number}" for number in range(NUM_SIZES))
 
@@ -211,15 +218,15 @@ _ROWS = (
     *(
         Arm(
             name=name,
-            title=f"{'host alone' if name == SMALLEST else f'size {number}'}, equal FLOPs",
-            overrides=_size_at_equal_flops(number),
+            title=f"{what}, equal FLOPs",
+            overrides=_static_at_equal_flops(shape),
             needs=("grown",),
             group="frontier",
         )
-        for number, name in enumerate(FRONTIER)
+        for name, (what, shape) in FRONTIER.items()
     ),
     *(
-        Arm(name=name, title=f"size {number}", overrides=_size(number), group="sweep")
+        Arm(name=name, title=f"size {number}", overrides=_static(_size(number)), group="sweep")
         for number, name in enumerate(SWEEP)
     ),
     *(

@@ -64,7 +64,7 @@ class Matched:
             return [
                 f"seed={seed}",
                 *task.overrides,
-                task.sized(task.size),
+                *task.shaped(task.shape),
                 f"trainer.max_epochs={task.epochs}",
                 *self.arms[arm].overrides(Done(task=task, rows=known, folder=folder)),
                 *self.overrides,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 
 from esper_lightning.evidence.flops import sample_flops
 from esper_lightning.tolaria import CNN, GPT, MLP, ResNet
+
+Shape = Mapping[str, float]
+"""Arguments of a host, as in ``host.*`` of ``train.py``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,14 +24,15 @@ class Task:
         title: in tables.
         overrides: of ``train.py``, the same in every arm.
         epochs: of a whole run.
-        dimension: the key of ``train.py`` that makes the host larger, in the direction in which it
-            grows, so that a larger host is the strongest rival.
-        size: of the host that grows, in that dimension.
-        sizes: of hosts that a user who does not know the size would try.
-        step: between two sizes that the host can have.
-        num_slots: in which it can grow.
-        host: the host of a size.
+        host: the host of a shape.
+        shape: of the host that grows.
         inputs: a batch of what it takes.
+        dimension: the argument that makes the host larger in the direction in which it grows.
+        sizes: of hosts in that dimension that a user who does not know the size would try; the
+            first is that of the host that grows.
+        step: between two sizes that the host can have.
+        wider: shapes of hosts that are larger in other ways, the usual ones.
+        num_slots: in which it can grow.
         tuned: whether defaults were chosen on it; if not, it is reported once.
     """
 
@@ -35,53 +40,59 @@ class Task:
     title: str
     overrides: tuple[str, ...]
     epochs: int
+    host: Callable[..., nn.Module]
+    shape: Shape
+    inputs: Tensor
     dimension: str
-    size: float
     sizes: tuple[float, ...]
     step: float
+    wider: tuple[Shape, ...]
     num_slots: int
-    host: Callable[[float], nn.Module]
-    inputs: Tensor
     tuned: bool
 
-    def parameters(self, size: float) -> int:
-        """Of the host of a size."""
-        return sum(parameter.numel() for parameter in self.host(size).parameters())
+    def sized(self, size: float) -> Shape:
+        """The host that grows, with another size."""
+        return {**self.shape, self.dimension: size}
 
-    def flops(self, size: float) -> float:
-        """Of one sample, forward and backward, with the host of a size."""
-        return sample_flops(self.host(size), self.inputs)
+    def parameters(self, shape: Shape) -> int:
+        """Of the host of a shape."""
+        return sum(parameter.numel() for parameter in self.host(**shape).parameters())
 
-    def sized(self, size: float) -> str:
-        """The override of ``train.py`` for a host of that size."""
-        return f"{self.dimension}={size:g}"
+    def flops(self, shape: Shape) -> float:
+        """Of one sample, forward and backward, with the host of a shape."""
+        return sample_flops(self.host(**shape), self.inputs)
+
+    @staticmethod
+    def shaped(shape: Shape) -> list[str]:
+        """The overrides of ``train.py`` for a host of a shape."""
+        return [f"host.{name}={value:g}" for name, value in shape.items()]
 
 
 BUDGET = tuple(f"++tamiyo.policy.budget.{limit}=12" for limit in ("max_growth", "max_flops_growth"))
 """Overrides of ``train.py`` for a policy that grows: what it may add, as multiples of the host's
 parameters and FLOPs, the same on every task."""
 
-INNER = "host.inner_ratio"
-"""Channels inside of residual blocks."""
+NUM_SIZES, NUM_WIDER = 5, 3
+"""How many hosts of each kind every task names."""
 
 _ROWS = (
     Task(
         name="digits",
         title="digits / cnn",
-        overrides=(
-            "data=digits",
-            "host=cnn",
-            "host.width=4",
-            "kasmina.slots=[features.2,features.4]",
-        ),
+        overrides=("data=digits", "host=cnn", "kasmina.slots=[features.2,features.4]"),
         epochs=12,
-        dimension=INNER,
-        size=0.25,
+        host=partial(CNN, input_shape=(1, 8, 8), num_classes=10),
+        shape={"width": 4, "inner_ratio": 0.25},
+        inputs=torch.zeros(1, 1, 8, 8),
+        dimension="inner_ratio",
         sizes=(0.25, 0.75, 1.5, 3.0, 6.0),
         step=0.25,
+        wider=(
+            {"width": 8, "inner_ratio": 0.25},
+            {"width": 12, "inner_ratio": 0.25},
+            {"width": 8, "inner_ratio": 1.0},
+        ),
         num_slots=2,
-        host=lambda size: CNN(input_shape=(1, 8, 8), num_classes=10, width=4, inner_ratio=size),
-        inputs=torch.zeros(1, 1, 8, 8),
         tuned=True,
     ),
     Task(
@@ -91,17 +102,21 @@ _ROWS = (
             "data=fashion_mnist",
             "data.subset=6000",
             "host=cnn",
-            "host.width=8",
             "kasmina.slots=[features.2,features.4]",
         ),
         epochs=12,
-        dimension=INNER,
-        size=0.25,
+        host=partial(CNN, input_shape=(1, 28, 28), num_classes=10),
+        shape={"width": 8, "inner_ratio": 0.25},
+        inputs=torch.zeros(1, 1, 28, 28),
+        dimension="inner_ratio",
         sizes=(0.25, 0.75, 1.5, 3.0, 6.0),
         step=0.125,
+        wider=(
+            {"width": 12, "inner_ratio": 0.25},
+            {"width": 16, "inner_ratio": 0.25},
+            {"width": 12, "inner_ratio": 1.0},
+        ),
         num_slots=2,
-        host=lambda size: CNN(input_shape=(1, 28, 28), num_classes=10, width=8, inner_ratio=size),
-        inputs=torch.zeros(1, 1, 28, 28),
         tuned=True,
     ),
     Task(
@@ -112,19 +127,21 @@ _ROWS = (
             "data.subset=3000",
             "data.num_val=1000",
             "host=resnet",
-            "host.width=4",
             "kasmina.slots=[stages.0.0,stages.1.0,stages.2.0]",
         ),
         epochs=12,
-        dimension=INNER,
-        size=0.25,
+        host=partial(ResNet, input_shape=(3, 32, 32), num_classes=10, depth=8),
+        shape={"width": 4, "inner_ratio": 0.25},
+        inputs=torch.zeros(1, 3, 32, 32),
+        dimension="inner_ratio",
         sizes=(0.25, 0.5, 1.0, 2.0, 4.0),
         step=0.25,
-        num_slots=3,
-        host=lambda size: ResNet(
-            input_shape=(3, 32, 32), num_classes=10, depth=8, width=4, inner_ratio=size
+        wider=(
+            {"width": 6, "inner_ratio": 0.5},
+            {"width": 8, "inner_ratio": 0.25},
+            {"width": 8, "inner_ratio": 1.0},
         ),
-        inputs=torch.zeros(1, 3, 32, 32),
+        num_slots=3,
         tuned=False,
     ),
     Task(
@@ -136,13 +153,18 @@ _ROWS = (
             "kasmina.slots=[blocks.0.mlp,blocks.1.mlp]",
         ),
         epochs=12,
-        dimension="host.mlp_ratio",
-        size=0.25,
+        host=partial(GPT, input_shape=(64,), num_classes=65),
+        shape={"width": 32, "mlp_ratio": 0.25},
+        inputs=torch.zeros(1, 64, dtype=torch.long),
+        dimension="mlp_ratio",
         sizes=(0.25, 1.0, 2.0, 4.0, 8.0),
         step=0.25,
+        wider=(
+            {"width": 48, "mlp_ratio": 1.0},
+            {"width": 48, "mlp_ratio": 2.0},
+            {"width": 64, "mlp_ratio": 1.0},
+        ),
         num_slots=2,
-        host=lambda size: GPT(input_shape=(64,), num_classes=65, mlp_ratio=size),
-        inputs=torch.zeros(1, 64, dtype=torch.long),
         tuned=False,
     ),
     Task(
@@ -150,13 +172,14 @@ _ROWS = (
         title="Adult / mlp",
         overrides=("data=adult", "host=mlp", "kasmina.slots=[layers.0,layers.1]"),
         epochs=12,
-        dimension="host.width",
-        size=2,
+        host=partial(MLP, input_shape=(108,), num_classes=2),
+        shape={"width": 2, "depth": 2},
+        inputs=torch.zeros(1, 108),
+        dimension="width",
         sizes=(2, 3, 4, 8, 16),
         step=1,
+        wider=({"width": 3, "depth": 3}, {"width": 4, "depth": 3}, {"width": 8, "depth": 3}),
         num_slots=2,
-        host=lambda size: MLP(input_shape=(108,), num_classes=2, width=int(size)),
-        inputs=torch.zeros(1, 108),
         tuned=False,
     ),
 )
