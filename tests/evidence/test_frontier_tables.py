@@ -68,12 +68,14 @@ def test_who_knows_the_size_takes_the_best_at_equal_flops() -> None:
     assert {outcome.flops for outcome in found.values()} == {1e3}
 
 
-def test_nobody_knows_the_size_where_one_is_missing() -> None:
-    names = list(FRONTIER)
-    rows = [row(arm, 0, summary(test=0.5)) for arm in names[1:]]
+def test_nobody_knows_a_size_where_there_is_no_choice() -> None:
+    first, second, *_ = FRONTIER
+    rows = [row(first, 0, summary(test=0.5))]
     assert "known_size" not in outcomes(rows, "digits")
-    rows.append(row(names[0], 1, summary(test=0.5)))
-    assert "known_size" not in outcomes(rows, "digits"), "no seed has them all"
+    rows.append(row(second, 1, summary(test=0.5)))
+    assert "known_size" not in outcomes(rows, "digits"), "no seed has both"
+    rows.append(row(second, 0, summary(test=0.5)))
+    assert "known_size" in outcomes(rows, "digits")
 
 
 def test_goals_are_met_by_a_clear_winner() -> None:

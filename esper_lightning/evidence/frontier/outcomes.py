@@ -43,7 +43,7 @@ KNOWN = "known_size"
 TITLES: Mapping[str, str] = {
     **{arm.name: arm.title for arm in ARMS.values() if arm.group != "sweep"},
     **{name: title for name, (title, _) in SEARCHES.items()},
-    KNOWN: "best size at equal FLOPs, known beforehand",
+    KNOWN: "best static of those that were run at equal FLOPs, known beforehand",
 }
 """Of every arm that is reported."""
 
@@ -87,12 +87,11 @@ def _of(row: Row) -> Outcome:
 
 def _known_size(found: Outcomes) -> str | None:
     """The one with the best mean validation accuracy at equal FLOPs, over the seeds of all."""
-    if not all(name in found for name in FRONTIER):
-        return None
-    seeds = set.intersection(*(set(found[name]) for name in FRONTIER))
+    there = [name for name in FRONTIER if name in found]
+    seeds = set.intersection(*(set(found[name]) for name in there)) if len(there) > 1 else ()
     if not seeds:
         return None
-    return max(FRONTIER, key=lambda name: mean(found[name][seed].val for seed in seeds))
+    return max(there, key=lambda name: mean(found[name][seed].val for seed in seeds))
 
 
 def _best(tried: Sequence[Outcome]) -> Outcome:
