@@ -33,6 +33,7 @@ def summary(
     wall_s: float = 10.0,
     steps: int = 100,
     epochs: int = 10,
+    flops_per_sample: float = 2.0,
     grown: Sequence[GrownSeed] = (),
     culled: Sequence[CulledSeed] = (),
 ) -> RunSummary:
@@ -51,7 +52,7 @@ def summary(
         host_parameters=100,
         parameters=parameters,
         host_flops_per_sample=1.0,
-        flops_per_sample=2.0,
+        flops_per_sample=flops_per_sample,
         host_training_flops=1.0,
         training_flops=flops,
         wall_s=wall_s,

@@ -20,9 +20,10 @@ from esper_lightning.evidence.frontier.arms import (
     with_needs,
 )
 from esper_lightning.evidence.frontier.command import main
-from esper_lightning.evidence.frontier.matched import ROWS_NAME
+from esper_lightning.evidence.frontier.matched import ROWS_NAME, Matched
 from esper_lightning.evidence.frontier.pool import LOG_NAME, Run, run_all
 from esper_lightning.evidence.frontier.tasks import NUM_SIZES, NUM_WIDER, TASKS, Task
+from esper_lightning.leyline import InvalidArgument
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "train.py"
@@ -80,21 +81,35 @@ def test_every_task_names_its_static_networks(task: Task) -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_steps_at_equal_flops(task: Task) -> None:
     """A size that costs twice as much has half of the steps; the sizes of a cheap sweep share."""
-    told = summary(test=0.9, flops=3.0, steps=100)  # three times what the host would have cost
-    done = Done(task=task, rows={"grown": row("grown", 0, told)}, folder=Path)
+    # Three times what the host would have cost. The last epoch held what was culled at its end:
+    # twice the host's cost for a sample, and the network that is left has half as much again.
+    told = summary(test=0.9, flops=3.0, steps=100, epochs=10, flops_per_sample=2.0)
+    left = summary(test=0.9, flops_per_sample=1.5)
+    known = {"grown": row("grown", 0, told), "retrained": row("retrained", 0, left)}
+    done = Done(task=task, rows=known, folder=Path)
 
     def steps(arm: str) -> int:
         given = dict(override.split("=", 1) for override in ARMS[arm].overrides(done))
-        return int(given["++trainer.max_steps"])
+        steps = int(given["++trainer.max_steps"])
+        assert 10 * int(given["trainer.max_epochs"]) >= steps, "not ended by epochs"
+        return steps
 
     assert steps("host_equal_flops") == 300
-    assert steps("retrained_equal_flops") == 150
+    assert steps("retrained_equal_flops") == 200
     host = task.flops(task.shape)
     sizes = [task.flops(task.sized(size)) for size in task.sizes]
     wider = [task.flops(shape) for shape in task.wider]
     expected = [round(300 * host / each) for each in (*sizes, *wider)]
     assert [steps(arm) for arm in FRONTIER] == expected
     assert {steps(arm) for arm in CHEAP_SWEEP} == {round(300 * host / sum(sizes))}
+
+
+def test_budgets_are_not_mixed(tmp_path: Path) -> None:
+    rows.append(tmp_path / ROWS_NAME, row("grown", 0, summary(test=0.9)))
+    matched = Matched(folder=tmp_path, arms=ARMS, commit="")
+    with pytest.raises(InvalidArgument, match="holds runs of digits with other epochs than the 12"):
+        matched.missing([TASKS["digits"]], ["grown"], [1])
+    assert len(matched.missing([TASKS["adult"]], ["grown"], [1])) == 1
 
 
 def test_what_a_failed_run_leads_to(tmp_path: Path) -> None:
@@ -180,6 +195,7 @@ def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> N
         (["--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
         (["--train", "nowhere.py"], "nowhere.py is not there"),
+        (["trainer.max_epochs=3"], "give --epochs of growing"),
         (["--tasks", "chess"], "invalid choice: 'chess'"),
         (["--arms", "nobody"], "invalid choice: 'nobody'"),
     ],

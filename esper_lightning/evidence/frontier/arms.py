@@ -108,19 +108,22 @@ def _at_equal_flops(overrides: Overrides, cost: Callable[[Done], float]) -> Over
     """
 
     def as_long(done: Done) -> list[str]:
+        grown = done.summary("grown")
         share = done.growth_in_flops / cost(done)
-        steps = max(1, round(share * done.summary("grown").steps))
-        epochs = math.ceil(share * done.task.epochs) + 1
+        steps = max(1, round(share * grown.steps))
+        epochs = math.ceil(share * grown.epochs) + 1
         return [*overrides(done), f"++trainer.max_steps={steps}", f"trainer.max_epochs={epochs}"]
 
     return as_long
 
 
-def _cost_of_the_grown(done: Done) -> float:
-    summary = done.summary("grown")
-    assert summary.flops_per_sample is not None
-    assert summary.host_flops_per_sample is not None
-    return summary.flops_per_sample / summary.host_flops_per_sample
+def _cost_of_the_retrained(done: Done) -> float:
+    """That of the last epoch of growing may hold a branch that was culled at its end."""
+    per_sample = done.summary("retrained").flops_per_sample
+    host = done.summary("grown").host_flops_per_sample
+    assert per_sample is not None
+    assert host is not None
+    return per_sample / host
 
 
 def _cost_of_the_widened(done: Done) -> float:
@@ -167,12 +170,26 @@ def _random(done: Done) -> list[str]:
     ]
 
 
-FRONTIER: Mapping[str, tuple[str, Callable[[Task], Shape]]] = {
-    "host_equal_flops": ("host alone", _size(0)),
-    **{f"size_{at}_equal_flops": (f"size {at}", _size(at)) for at in range(1, NUM_SIZES)},
-    **{f"wider_{at}_equal_flops": (f"wider {at}", _wider(at)) for at in range(NUM_WIDER)},
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Static:
+    """A static network: its title, and its shape on a task."""
+
+    title: str
+    shape: Callable[[Task], Shape]
+
+
+FRONTIER: Mapping[str, Static] = {
+    "host_equal_flops": Static(title="host alone", shape=_size(0)),
+    **{
+        f"size_{at}_equal_flops": Static(title=f"size {at}", shape=_size(at))
+        for at in range(1, NUM_SIZES)
+    },
+    **{
+        f"wider_{at}_equal_flops": Static(title=f"wider {at}", shape=_wider(at))
+        for at in range(NUM_WIDER)
+    },
 }
-"""Arms of static networks, each for as many FLOPs as growing: what they are, and their shapes."""
+"""Arms of static networks, each for as many FLOPs as growing."""
 
 SWEEP = tuple(f"size_{number}" for number in range(NUM_SIZES))
 CHEAP_SWEEP = tuple(f"short_size_{number}" for number in range(NUM_SIZES))
@@ -189,8 +206,8 @@ _ROWS = (
     Arm(
         name="retrained_equal_flops",
         title="grown topology from scratch, equal FLOPs",
-        overrides=_at_equal_flops(_retrained, _cost_of_the_grown),
-        needs=("grown",),
+        overrides=_at_equal_flops(_retrained, _cost_of_the_retrained),
+        needs=("grown", "retrained"),
     ),
     Arm(
         name="widened",
@@ -218,12 +235,12 @@ _ROWS = (
     *(
         Arm(
             name=name,
-            title=f"{what}, equal FLOPs",
-            overrides=_static_at_equal_flops(shape),
+            title=f"{static.title}, equal FLOPs",
+            overrides=_static_at_equal_flops(static.shape),
             needs=("grown",),
             group="frontier",
         )
-        for name, (what, shape) in FRONTIER.items()
+        for name, static in FRONTIER.items()
     ),
     *(
         Arm(name=name, title=f"size {number}", overrides=_static(_size(number)), group="sweep")

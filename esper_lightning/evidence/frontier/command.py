@@ -89,10 +89,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("jobs", "epochs"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    if any(override.lstrip("+").startswith("trainer.max_") for override in options.overrides):
+        parser.error("how long an arm trains follows from its kind; give --epochs of growing")
     options.directory = options.directory.resolve()
     options.seeds = sorted({seed for several in options.seeds for seed in several})
     if options.quick:
-        options.tasks, options.epochs = ["digits"], QUICK_EPOCHS
+        options.tasks, options.epochs = ["digits"], options.epochs or QUICK_EPOCHS
     return options
 
 

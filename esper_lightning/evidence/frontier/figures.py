@@ -23,7 +23,7 @@ _COSTS: Mapping[str, Callable[[Outcome], float]] = {
 _GROWN = "#c2410c"
 _STATIC = "#1d4ed8"
 _OTHER = "#57534e"
-_MARKERS = "osD^vPX*<>hd"
+_MARKERS = "osD^vPX*<>hdp8H1234+x|_"
 
 
 def save_figures(by_task: Mapping[str, Outcomes], folder: Path) -> list[Path]:
@@ -84,10 +84,11 @@ def _scatter(
 
 def _differences(by_task: Mapping[str, Outcomes]) -> Figure:
     """Grown minus each other arm, paired by seed."""
-    figure = Figure(figsize=(4.6 * len(by_task) + 2, 5.2), layout="constrained")
-    row = figure.subplots(1, len(by_task), squeeze=False, sharey=True)[0]
     there = set[str]().union(*by_task.values())
     names = [name for name in TITLES if name != "grown" and name in there]
+    size = (4.6 * len(by_task) + 2, 1.2 + 0.25 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    row = figure.subplots(1, len(by_task), squeeze=False, sharey=True)[0]
     for axes, (task, found) in zip(row, by_task.items(), strict=True):
         axes.axvline(0, color=SOFT_INK, linewidth=0.8)
         for place, name in enumerate(names):

@@ -9,6 +9,7 @@ from esper_lightning.evidence.frontier.arms import Arm, Done
 from esper_lightning.evidence.frontier.pool import Run
 from esper_lightning.evidence.frontier.rows import Row
 from esper_lightning.evidence.frontier.tasks import Task
+from esper_lightning.leyline import InvalidArgument
 
 ROWS_NAME = "rows.jsonl"
 QUIET = (
@@ -43,8 +44,14 @@ class Matched:
     def missing(
         self, tasks: Iterable[Task], names: Iterable[str], seeds: Iterable[int]
     ) -> list[Run]:
-        """What is not there yet of some arms, seed by seed: an interruption leaves comparisons."""
+        """What is not there yet of some arms, seed by seed: an interruption leaves comparisons.
+
+        Raises:
+            InvalidArgument: growth of another number of epochs is there.
+        """
         tasks, names = list(tasks), list(names)
+        for task in tasks:
+            self._check_epochs(task)
         return [
             self._run(task, name, seed)
             for seed in seeds
@@ -52,6 +59,15 @@ class Matched:
             for name in names
             if (task.name, name, seed) not in self.kept
         ]
+
+    def _check_epochs(self, task: Task) -> None:
+        asked = _epochs(task)
+        for row in self.kept.values():
+            if (row.task, row.arm) == (task.name, "grown") and asked not in row.overrides:
+                raise InvalidArgument(
+                    f"{self.folder} holds runs of {task.name} with other epochs than the "
+                    f"{task.epochs} that are asked for, and would mix the two; give another folder"
+                )
 
     def _run(self, task: Task, arm: str, seed: int) -> Run:
         needs = self.arms[arm].needs
@@ -65,7 +81,7 @@ class Matched:
                 f"seed={seed}",
                 *task.overrides,
                 *task.shaped(task.shape),
-                f"trainer.max_epochs={task.epochs}",
+                _epochs(task),
                 *self.arms[arm].overrides(Done(task=task, rows=known, folder=folder)),
                 *self.overrides,
             ]
@@ -91,6 +107,10 @@ class Matched:
             overrides=lambda: [*QUIET, *_once(overrides())],
             finish=finish,
         )
+
+
+def _epochs(task: Task) -> str:
+    return f"trainer.max_epochs={task.epochs}"
 
 
 def _once(overrides: Sequence[str]) -> list[str]:

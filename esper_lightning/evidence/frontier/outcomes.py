@@ -43,7 +43,7 @@ KNOWN = "known_size"
 TITLES: Mapping[str, str] = {
     **{arm.name: arm.title for arm in ARMS.values() if arm.group != "sweep"},
     **{name: title for name, (title, _) in SEARCHES.items()},
-    KNOWN: "best static of those that were run at equal FLOPs, known beforehand",
+    KNOWN: "best of the static frontier, known beforehand",
 }
 """Of every arm that is reported."""
 
@@ -62,9 +62,9 @@ def outcomes(rows: Iterable[Row], task: str) -> Outcomes:
             found[name] = {
                 seed: _best([found[part][seed] for part in parts]) for seed in sorted(seeds)
             }
-    known = _known_size(found)
-    if known is not None:
-        found[KNOWN] = found[known]
+    best = best_of_the_frontier(found)
+    if best is not None:
+        found[KNOWN] = {seed: found[best][seed] for seed in _common_seeds(found)}
     return {name: found[name] for name in TITLES if name in found}
 
 
@@ -85,13 +85,22 @@ def _of(row: Row) -> Outcome:
     )
 
 
-def _known_size(found: Outcomes) -> str | None:
-    """The one with the best mean validation accuracy at equal FLOPs, over the seeds of all."""
-    there = [name for name in FRONTIER if name in found]
-    seeds = set.intersection(*(set(found[name]) for name in there)) if len(there) > 1 else ()
+def frontier_of(found: Outcomes) -> list[str]:
+    """The arms of the static frontier that were run."""
+    return [name for name in FRONTIER if name in found]
+
+
+def best_of_the_frontier(found: Outcomes) -> str | None:
+    """The arm with the best mean validation accuracy, over the seeds that all of them have."""
+    there = frontier_of(found)
+    seeds = _common_seeds(found) if len(there) > 1 else []
     if not seeds:
         return None
     return max(there, key=lambda name: mean(found[name][seed].val for seed in seeds))
+
+
+def _common_seeds(found: Outcomes) -> list[int]:
+    return sorted(set.intersection(*(set(found[name]) for name in frontier_of(found))))
 
 
 def _best(tried: Sequence[Outcome]) -> Outcome:
