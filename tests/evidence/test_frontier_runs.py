@@ -112,6 +112,15 @@ def test_budgets_are_not_mixed(tmp_path: Path) -> None:
     assert len(matched.missing([TASKS["adult"]], ["grown"], [1])) == 1
 
 
+def test_a_folder_of_another_budget_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows.append(tmp_path / "outputs/frontier_7" / ROWS_NAME, row("grown", 0, summary(test=0.9)))
+    with pytest.raises(SystemExit, match="other epochs than the 7"):
+        main(["--tasks", "digits", "--epochs", "7", "--train", str(TRAIN)])
+
+
 def test_what_a_failed_run_leads_to(tmp_path: Path) -> None:
     """Those that need it are left out, the others go on, and the log is there."""
     finished: list[str] = []

@@ -19,6 +19,7 @@ from esper_lightning.evidence.frontier.rows import commit_of
 from esper_lightning.evidence.frontier.tables import report
 from esper_lightning.evidence.frontier.tasks import TASKS, Task
 from esper_lightning.evidence.rollouts.ray_tasks import RayTasks
+from esper_lightning.leyline import InvalidArgument
 
 REPORT_NAME = "report.md"
 QUICK_EPOCHS = 8
@@ -36,7 +37,10 @@ def main(arguments: Sequence[str]) -> None:
     failures: list[str] = []
     if not options.report_only:
         tasks = [_sized(TASKS[task], options) for task in options.tasks]
-        runs = matched.missing(tasks, with_needs(options.arms), options.seeds)
+        try:
+            runs = matched.missing(tasks, with_needs(options.arms), options.seeds)
+        except InvalidArgument as error:
+            sys.exit(str(error))
         print(f"{len(runs)} runs to do, {len(matched.kept)} are there", flush=True)
         tell = partial(print, flush=True)
         carry_out = run_all
@@ -76,7 +80,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time on a machine")
     parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
     parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster that carries out runs")
-    parser.add_argument("--directory", type=Path, default=Path("outputs/frontier"))
+    parser.add_argument(
+        "--directory", type=Path, help="default: outputs/frontier, or a folder for these --epochs"
+    )
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     parser.add_argument(
         "--quick",
@@ -91,10 +97,13 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
     if any(override.lstrip("+").startswith("trainer.max_") for override in options.overrides):
         parser.error("how long an arm trains follows from its kind; give --epochs of growing")
-    options.directory = options.directory.resolve()
     options.seeds = sorted({seed for several in options.seeds for seed in several})
     if options.quick:
         options.tasks, options.epochs = ["digits"], options.epochs or QUICK_EPOCHS
+    if options.directory is None:
+        budget = "" if options.epochs is None else f"_{options.epochs}"
+        options.directory = Path(f"outputs/frontier{budget}")
+    options.directory = options.directory.resolve()
     return options
 
 

@@ -66,7 +66,8 @@ class Matched:
             if (row.task, row.arm) == (task.name, "grown") and asked not in row.overrides:
                 raise InvalidArgument(
                     f"{self.folder} holds runs of {task.name} with other epochs than the "
-                    f"{task.epochs} that are asked for, and would mix the two; give another folder"
+                    f"{task.epochs} that are asked for, and would mix the two; give another "
+                    f"--directory"
                 )
 
     def _run(self, task: Task, arm: str, seed: int) -> Run:
