@@ -20,8 +20,8 @@ import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from esper_lightning.evidence.flops import sample_flops
 from esper_lightning.evidence.frontier.statistics import interquartile_mean
 from esper_lightning.evidence.frontier.tasks import TASKS
 from esper_lightning.evidence.intervals import Interval
@@ -34,7 +34,6 @@ from esper_lightning.tolaria.optimizer import host_groups
 LEARNING_RATE = 0.01
 WEIGHT_DECAY = 1e-4
 WARMUP_STEPS = 20
-BACKWARD_FACTOR = 3
 
 TASK_NAMES = ("digits", "fashion_6k")
 
@@ -114,7 +113,7 @@ def train(data: SplitDataModule, plan: Plan, *, seed: int) -> Reading:
     splits = data.splits
     inputs, labels = _tensors(splits.train)
     net = _host(data, plan.width)
-    optimizer, flops = _optimizer(net), _training_flops(net, inputs)
+    optimizer, flops = _optimizer(net), sample_flops(net, inputs[:1])
     total = math.ceil(len(inputs) / data.batch_size) * plan.epochs
     policy, draw = WarmupStableDecay(), torch.Generator().manual_seed(seed)
     step, spent, since = 0, 0.0, -WARMUP_STEPS
@@ -122,7 +121,7 @@ def train(data: SplitDataModule, plan: Plan, *, seed: int) -> Reading:
         if epoch == plan.at:
             wide = _host(data, plan.to)
             net = widened(net, wide) if plan.keeps else wide
-            optimizer, flops, since = _optimizer(net), _training_flops(net, inputs), step
+            optimizer, flops, since = _optimizer(net), sample_flops(net, inputs[:1]), step
         net.train()
         order = torch.randperm(len(inputs), generator=draw)
         for batch in torch.split(order, data.batch_size):
@@ -145,9 +144,8 @@ def run(
     data: SplitDataModule, *, narrow: int, wide: int, at: int, epochs: int, seeds: Sequence[int]
 ) -> list[Reached]:
     """All ways of training, each with all seeds."""
-    share = _training_flops(_host(data, narrow), data.example_input()) / _training_flops(
-        _host(data, wide), data.example_input()
-    )
+    x = data.example_input()
+    share = sample_flops(_host(data, narrow), x) / sample_flops(_host(data, wide), x)
     equal = max(1, round(epochs - at + at * share))
     ways = {
         f"width {narrow}": Plan(narrow, epochs),
@@ -183,14 +181,6 @@ def _optimizer(net: nn.Module) -> torch.optim.Optimizer:
 
 def _tensors(split: LabelledTensors) -> tuple[Tensor, Tensor]:
     return split.prepared(split.inputs), split.labels
-
-
-def _training_flops(net: nn.Module, inputs: Tensor) -> float:
-    """Of one sample."""
-    net.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(inputs[:1])
-    return float(BACKWARD_FACTOR * counter.get_total_flops())
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -50,8 +50,7 @@ class Arm:
         title: in tables.
         overrides: of ``train.py``, beyond those of the task.
         needs: arms whose runs of the same seed come first.
-        group: ``main``; ``frontier`` for static networks of several sizes, each for as many FLOPs
-            as growing; ``sweep`` for the parts of a search for the best size; ``ablation`` for
+        group: ``main``; ``sweep`` for the parts of a search for the best size; ``ablation`` for
             growth with one part changed.
     """
 
@@ -238,7 +237,6 @@ _ROWS = (
             title=f"{static.title}, equal FLOPs",
             overrides=_static_at_equal_flops(static.shape),
             needs=("grown",),
-            group="frontier",
         )
         for name, static in FRONTIER.items()
     ),
