@@ -26,7 +26,7 @@ from scipy.optimize import isotonic_regression
 
 from esper_lightning.evidence.alone import alone_in
 from esper_lightning.evidence.frontier.arms import ARMS, Arm, Done
-from esper_lightning.evidence.frontier.command import seeds_of
+from esper_lightning.evidence.frontier.command import overrides_apart, seeds_of
 from esper_lightning.evidence.frontier.matched import Matched
 from esper_lightning.evidence.frontier.pool import run_all
 from esper_lightning.evidence.frontier.rows import Row, commit_of
@@ -268,7 +268,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
     parser.add_argument("--directory", type=Path, default=Path("outputs/exchange"))
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(overrides_apart(arguments))
     if not options.train.is_file():
         parser.error(f"{options.train} is not there; run from the repository or give --train")
     if options.jobs < 1:

@@ -205,6 +205,7 @@ def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> N
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
         (["--train", "nowhere.py"], "nowhere.py is not there"),
         (["trainer.max_epochs=3"], "give --epochs of growing"),
+        (["--arms", "grown", "++trainer.max_epochs=3"], "give --epochs of growing"),
         (["--tasks", "chess"], "invalid choice: 'chess'"),
         (["--arms", "nobody"], "invalid choice: 'nobody'"),
     ],

@@ -89,7 +89,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help=f"digits for {QUICK_EPOCHS} epochs: shows that everything works, and nothing else",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(overrides_apart(arguments))
     if not options.train.is_file():
         parser.error(f"{options.train} is not there; run from the repository or give --train")
     for name in ("jobs", "epochs"):
@@ -105,6 +105,19 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         options.directory = Path(f"outputs/frontier{budget}")
     options.directory = options.directory.resolve()
     return options
+
+
+def overrides_apart(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``--`` before the overrides that end them, or ``--arms`` would take those.
+
+    >>> overrides_apart(["--arms", "grown", "data.batch_size=32", "++trainer.limit_test_batches=1"])
+    ['--arms', 'grown', '--', 'data.batch_size=32', '++trainer.limit_test_batches=1']
+    """
+    options = list(arguments)
+    overrides: list[str] = []
+    while options and "=" in options[-1] and not options[-1].startswith("-"):
+        overrides.insert(0, options.pop())
+    return [*options, "--", *overrides] if overrides and "--" not in options else list(arguments)
 
 
 def seeds_of(text: str) -> range:
