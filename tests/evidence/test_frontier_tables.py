@@ -125,3 +125,28 @@ def test_figures_are_drawn(tmp_path: Path) -> None:
     paths = save_figures(by_task, tmp_path)
     assert [path.name for path in paths] == ["frontier.png", "differences.png"]
     assert all(path.stat().st_size > 10_000 for path in paths)
+
+
+def test_on_the_way_growth_is_compared_at_equal_flops() -> None:
+    """Of a smoothed curve, what was reached before so many FLOPs, paired by seed."""
+    rows = [
+        row(
+            "grown",
+            0,
+            summary(test=0.9, flops=8e8),
+            curve=[(1e8, 0.50), (2e8, 0.60), (4e8, 0.70), (6e8, 0.80), (8e8, 0.90)],
+        ),
+        row(
+            "size_1_equal_flops",
+            0,
+            summary(test=0.9, flops=8e8),
+            curve=[(3e8, 0.40), (6e8, 0.90), (8e8, 0.50)],
+        ),
+    ]
+    (line,) = [each for each in report(rows, "it").splitlines() if "| digits | size 1" in each]
+    cells = [cell.strip() for cell in line.split("|")][3:6]
+    assert cells == ["", "+20.00", "+5.00"]  # medians: 60 - 40, 70 - 65; nothing at a quarter yet
+
+
+def test_without_a_rival_of_equal_flops_nothing_is_told_of_the_way() -> None:
+    assert "On the way" not in report([row("grown", 0, summary(test=0.9))], "it")

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from esper_lightning.evidence.frontier.arms import FRONTIER
+from esper_lightning.evidence.frontier.curves import share_until
 from esper_lightning.evidence.frontier.outcomes import (
     KNOWN,
     Outcome,
@@ -19,9 +19,6 @@ from esper_lightning.evidence.frontier.statistics import (
     ratio_of_means,
 )
 from esper_lightning.evidence.intervals import Interval
-
-SMOOTHED = 3
-"""Epochs whose median is the accuracy that a curve has reached."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +77,7 @@ def _to_the_same_accuracy(found: Outcomes) -> Finding | None:
     flops, wall = [], []
     for seed in pairs(found["grown"], found["widened"]):
         grown, static = found["grown"][seed], found["widened"][seed]
-        share = _share_until(grown, static.val)
+        share = share_until(grown, static.val)
         # A run that never gets there is charged with as much again as it did not get to.
         flops.append(2.0 if share is None else share * grown.flops / static.flops)
         wall.append(2.0 if share is None else share * grown.wall_s / static.wall_s)
@@ -91,15 +88,6 @@ def _to_the_same_accuracy(found: Outcomes) -> Finding | None:
         text=f"FLOPs {cost.value:.2f} [{cost.low:.2f}, {cost.high:.2f}], wall {time.value:.2f}",
         met=cost.value <= 0.5 and time.value <= 0.7,
     )
-
-
-def _share_until(outcome: Outcome, accuracy: float) -> float | None:
-    """Share of the FLOPs of a run after which its validation accuracy was reached."""
-    values = [100 * point.val for point in outcome.curve]
-    for number, point in enumerate(outcome.curve):
-        if median(values[max(0, number - SMOOTHED + 1) : number + 1]) >= accuracy:
-            return point.flops / outcome.flops
-    return None
 
 
 def _against_the_sweep(found: Outcomes) -> Finding | None:

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from esper_lightning.evidence.frontier.arms import ARMS
+from esper_lightning.evidence.frontier.curves import reached_with
 from esper_lightning.evidence.frontier.goals import judge
 from esper_lightning.evidence.frontier.outcomes import TITLES, Outcome, Outcomes, outcomes, pairs
 from esper_lightning.evidence.frontier.rows import Row
@@ -22,6 +24,9 @@ REFERENCE = "grown"
 
 JUDGED = ("grown", "inserted", "straight_through", "shadow", "series")
 """Arms whose first cohort is compared with its twin."""
+
+ON_THE_WAY = (0.25, 0.5, 0.75)
+"""Shares of the FLOPs of growing at which it is compared with what costs as much."""
 
 _HEADER = [
     "arm",
@@ -43,6 +48,9 @@ def report(rows: Sequence[Row], command: str) -> str:
     for name, found in by_task.items():
         parts.append(f"## {TASKS[name].title}\n\n{_arms(found)}")
     parts.append(f"## Goals\n\n{_goals(by_task)}")
+    on_the_way = _on_the_way(by_task)
+    if on_the_way:
+        parts.append(f"## On the way\n\n{on_the_way}")
     parts.append(f"## What was grown\n\n{_blueprints(rows)}")
     parts.append(f"## Gate G4 beside twins without the seeds\n\n{_twins(rows)}")
     told = _verdicts(rows)
@@ -59,7 +67,7 @@ def _provenance(rows: Sequence[Row], command: str) -> str:
         f"`{command}`: {len(rows)} runs; commit {', '.join(commits)} (`+`: with changes); {told}."
         "\n\n"
         "Accuracy is the interquartile mean over seeds with its bootstrapped 95 % interval; "
-        "parameters, FLOPs and time are means. Differences are paired by seed, in points."
+        "parameters, FLOPs and time are means. Differences are means, paired by seed, in points."
     )
 
 
@@ -107,6 +115,32 @@ def _goals(by_task: Mapping[str, Outcomes]) -> str:
         met = sum(finding.met for finding in known)
         lines.append([goal.text, *cells, f"{met} of {len(known)}"])
     return table(["goal", *by_task, "met on"], lines)
+
+
+def _on_the_way(by_task: Mapping[str, Outcomes]) -> str:
+    """Grown minus each rival of equal FLOPs, validation accuracy, before both have ended."""
+    lines = [
+        [
+            task,
+            TITLES[name],
+            *(_ahead(found[REFERENCE], found[name], share) for share in ON_THE_WAY),
+        ]
+        for task, found in by_task.items()
+        for name in found
+        if REFERENCE in found and name.endswith("_equal_flops") and name in ARMS
+    ]
+    shares = [f"after {share:.0%} of the FLOPs" for share in ON_THE_WAY]
+    return table(["task", "grown minus", *shares], lines) if lines else ""
+
+
+def _ahead(grown: Mapping[int, Outcome], other: Mapping[int, Outcome], share: float) -> str:
+    gaps = []
+    for seed in pairs(grown, other):
+        flops = share * grown[seed].flops
+        first, second = reached_with(grown[seed], flops), reached_with(other[seed], flops)
+        if first is not None and second is not None:
+            gaps.append(first - second)
+    return f"{_mean(gaps):+.2f}" if gaps else ""
 
 
 def _blueprints(rows: Iterable[Row]) -> str:
