@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from frontier_rows import row, summary
 
-from esper_lightning.evidence.frontier import rows
+from esper_lightning.evidence.frontier import parts, rows
 from esper_lightning.evidence.frontier.arms import (
     ARMS,
     CHEAP_SWEEP,
@@ -23,9 +23,19 @@ from esper_lightning.evidence.frontier.command import main
 from esper_lightning.evidence.frontier.matched import ROWS_NAME, Matched
 from esper_lightning.evidence.frontier.pool import LOG_NAME, Run, run_all
 from esper_lightning.evidence.frontier.tasks import NUM_SIZES, NUM_WIDER, TASKS, Task
-from esper_lightning.leyline import InvalidArgument
+from esper_lightning.leyline import GrownSeed, InvalidArgument
 
 ROOT = Path(__file__).parents[2]
+SLOT = {
+    "digits": "features.2",
+    "fashion_6k": "features.4",
+    "cifar10_jpeg": "stages.1.0",
+    "shakespeare": "blocks.1.mlp",
+    "adult": "layers.0",
+}
+BRANCH = dict.fromkeys(("shakespeare", "adult"), "parallel_mlp") | dict.fromkeys(
+    ("digits", "fashion_6k", "cifar10_jpeg"), "parallel_conv"
+)
 TRAIN = ROOT / "train.py"
 
 
@@ -81,12 +91,14 @@ def test_every_task_names_its_static_networks(task: Task) -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_steps_at_equal_flops(task: Task) -> None:
     """A size that costs twice as much has half of the steps; the sizes of a cheap sweep share."""
-    # Three times what the host would have cost. The last epoch held what was culled at its end:
-    # twice the host's cost for a sample, and the network that is left has half as much again.
-    told = summary(test=0.9, flops=3.0, steps=100, epochs=10, flops_per_sample=2.0)
-    left = summary(test=0.9, flops_per_sample=1.5)
-    known = {"grown": row("grown", 0, told), "retrained": row("retrained", 0, left)}
-    done = Done(task=task, rows=known, folder=Path)
+    # Three times what the host would have cost. The last epoch held what was culled at its end,
+    # so that the cost of a sample is not that of the network that is left.
+    branches = [
+        GrownSeed(slot=slot, blueprint=BRANCH[task.name], planted_epoch=epoch)
+        for epoch, slot in ((3, SLOT[task.name]), (6, SLOT[task.name]))
+    ]
+    told = summary(test=0.9, flops=3.0, steps=100, epochs=10, flops_per_sample=9.0, grown=branches)
+    done = Done(task=task, rows={"grown": row("grown", 0, told)})
 
     def steps(arm: str) -> int:
         given = dict(override.split("=", 1) for override in ARMS[arm].overrides(done))
@@ -95,13 +107,28 @@ def test_steps_at_equal_flops(task: Task) -> None:
         return steps
 
     assert steps("host_equal_flops") == 300
-    assert steps("retrained_equal_flops") == 200
     host = task.flops(task.shape)
+    costs = [parts.flops(task, branches[:number]) for number in (1, 2)]
+    assert host < costs[0] < costs[1]
+    assert steps("first_1_equal_flops") == round(300 * host / costs[0])
+    assert steps("first_2_equal_flops") == steps("retrained_equal_flops")
+    assert steps("retrained_equal_flops") == round(300 * host / costs[1])
     sizes = [task.flops(task.sized(size)) for size in task.sizes]
     wider = [task.flops(shape) for shape in task.wider]
     expected = [round(300 * host / each) for each in (*sizes, *wider)]
     assert [steps(arm) for arm in FRONTIER] == expected
     assert {steps(arm) for arm in CHEAP_SWEEP} == {round(300 * host / sum(sizes))}
+
+
+def test_the_first_cohorts_are_those_that_were_planted_first() -> None:
+    late, early, other = (
+        GrownSeed(slot=slot, blueprint="parallel_mlp", planted_epoch=epoch)
+        for slot, epoch in (("a", 9), ("a", 3), ("b", 3))
+    )
+    assert parts.first_cohorts([late, early, other], 1) == [early, other]
+    assert parts.first_cohorts([late, early, other], 2) == [late, early, other]
+    assert parts.first_cohorts([], 1) == []
+    assert parts.flops(TASKS["digits"], []) == TASKS["digits"].flops(TASKS["digits"].shape)
 
 
 def test_budgets_are_not_mixed(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
-from esper_lightning.evidence.frontier.rows import SUMMARY_NAME, Row
+from esper_lightning.evidence.frontier import parts
+from esper_lightning.evidence.frontier.rows import Row
 from esper_lightning.evidence.frontier.tasks import BUDGET, NUM_SIZES, NUM_WIDER, Shape, Task
-from esper_lightning.leyline import RunSummary
+from esper_lightning.leyline import GrownSeed, RunSummary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,12 +18,10 @@ class Done:
     Attributes:
         task: with the epochs of this benchmark.
         rows: by arm.
-        folder: of each arm's run.
     """
 
     task: Task
     rows: Mapping[str, Row]
-    folder: Callable[[str], Path]
 
     def summary(self, arm: str) -> RunSummary:
         """Of one of the runs."""
@@ -77,7 +75,18 @@ def _retrained(done: Done) -> list[str]:
 
     Nothing may take it away: a rival is not governed.
     """
-    return [NEVER, "governor=none", f"kasmina.fossils='{done.folder('grown') / SUMMARY_NAME}'"]
+    return [NEVER, "governor=none", parts.as_override(done.summary("grown").grown)]
+
+
+def _first_cohorts(number: int) -> Callable[[Done], list[GrownSeed]]:
+    return lambda done: parts.first_cohorts(done.summary("grown").grown, number)
+
+
+def _part_at_equal_flops(part: Callable[[Done], list[GrownSeed]]) -> Overrides:
+    return _at_equal_flops(
+        lambda done: [NEVER, "governor=none", parts.as_override(part(done))],
+        lambda done: parts.flops(done.task, part(done)) / done.task.flops(done.task.shape),
+    )
 
 
 def _widened(done: Done) -> list[str]:
@@ -114,15 +123,6 @@ def _at_equal_flops(overrides: Overrides, cost: Callable[[Done], float]) -> Over
         return [*overrides(done), f"++trainer.max_steps={steps}", f"trainer.max_epochs={epochs}"]
 
     return as_long
-
-
-def _cost_of_the_retrained(done: Done) -> float:
-    """That of the last epoch of growing may hold a branch that was culled at its end."""
-    per_sample = done.summary("retrained").flops_per_sample
-    host = done.summary("grown").host_flops_per_sample
-    assert per_sample is not None
-    assert host is not None
-    return per_sample / host
 
 
 def _cost_of_the_widened(done: Done) -> float:
@@ -205,8 +205,17 @@ _ROWS = (
     Arm(
         name="retrained_equal_flops",
         title="grown topology from scratch, equal FLOPs",
-        overrides=_at_equal_flops(_retrained, _cost_of_the_retrained),
-        needs=("grown", "retrained"),
+        overrides=_part_at_equal_flops(lambda done: list(done.summary("grown").grown)),
+        needs=("grown",),
+    ),
+    *(
+        Arm(
+            name=f"first_{number}_equal_flops",
+            title=f"first {number} of the grown cohorts from scratch, equal FLOPs",
+            overrides=_part_at_equal_flops(_first_cohorts(number)),
+            needs=("grown",),
+        )
+        for number in (1, 2)
     ),
     Arm(
         name="widened",

@@ -83,7 +83,7 @@ class Matched:
                 *task.overrides,
                 *task.shaped(task.shape),
                 _epochs(task),
-                *self.arms[arm].overrides(Done(task=task, rows=known, folder=folder)),
+                *self.arms[arm].overrides(Done(task=task, rows=known)),
                 *self.overrides,
             ]
 
