@@ -188,7 +188,13 @@ FRONTIER: Mapping[str, Static] = {
         for at in range(NUM_WIDER)
     },
 }
-"""Arms of static networks, each for as many FLOPs as growing."""
+"""Arms of hosts of other shapes, each for as many FLOPs as growing."""
+
+FIRST = {f"first_{number}_equal_flops": number for number in (1, 2)}
+"""Arms of what the first cohorts made of the host, from scratch, likewise; and how many cohorts."""
+
+RIVALS = (*FRONTIER, *FIRST)
+"""Static networks of which growth has to beat the best."""
 
 SWEEP = tuple(f"size_{number}" for number in range(NUM_SIZES))
 CHEAP_SWEEP = tuple(f"short_size_{number}" for number in range(NUM_SIZES))
@@ -210,12 +216,12 @@ _ROWS = (
     ),
     *(
         Arm(
-            name=f"first_{number}_equal_flops",
+            name=name,
             title=f"first {number} of the grown cohorts from scratch, equal FLOPs",
             overrides=_part_at_equal_flops(_first_cohorts(number)),
             needs=("grown",),
         )
-        for number in (1, 2)
+        for name, number in FIRST.items()
     ),
     Arm(
         name="widened",

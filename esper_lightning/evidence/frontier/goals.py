@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from esper_lightning.evidence.frontier.arms import FRONTIER
+from esper_lightning.evidence.frontier.arms import ARMS, RIVALS
 from esper_lightning.evidence.frontier.curves import share_until
 from esper_lightning.evidence.frontier.outcomes import (
     KNOWN,
@@ -109,8 +109,8 @@ def _against_the_frontier(found: Outcomes) -> Finding | None:
         return None
     num = len(frontier_of(found))
     return Finding(
-        text=f"{_points(gap)}, {FRONTIER[best].title} of {num} of {len(FRONTIER)}",
-        met=gap.low > 0 and num == len(FRONTIER),
+        text=f"{_points(gap)}, {ARMS[best].title}; {num} of {len(RIVALS)} rivals",
+        met=gap.low > 0 and num == len(RIVALS),
     )
 
 

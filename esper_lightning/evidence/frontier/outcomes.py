@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from esper_lightning.evidence.frontier.arms import ARMS, CHEAP_SWEEP, FRONTIER, SWEEP
+from esper_lightning.evidence.frontier.arms import ARMS, CHEAP_SWEEP, RIVALS, SWEEP
 from esper_lightning.evidence.frontier.rows import Point, Row
 
 
@@ -87,7 +87,7 @@ def _of(row: Row) -> Outcome:
 
 def frontier_of(found: Outcomes) -> list[str]:
     """The arms of the static frontier that were run."""
-    return [name for name in FRONTIER if name in found]
+    return [name for name in RIVALS if name in found]
 
 
 def best_of_the_frontier(found: Outcomes) -> str | None:
