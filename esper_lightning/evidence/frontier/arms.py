@@ -1,7 +1,7 @@
 """The arms of the benchmark: what is done with a task, as overrides of ``train.py``."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -70,21 +70,28 @@ def _host(_: Done) -> list[str]:
     return [NEVER]
 
 
-def _retrained(done: Done) -> list[str]:
-    """What ended in the grown network is there from the beginning, freshly initialised.
+Part = Callable[[Done], Sequence[GrownSeed]]
+
+
+def _all_that_was_grown(done: Done) -> Sequence[GrownSeed]:
+    return done.summary("grown").grown
+
+
+def _first_cohorts(number: int) -> Part:
+    return lambda done: parts.first_cohorts(_all_that_was_grown(done), number)
+
+
+def _from_scratch(part: Part) -> Overrides:
+    """What was grown is there from the beginning, freshly initialised.
 
     Nothing may take it away: a rival is not governed.
     """
-    return [NEVER, "governor=none", parts.as_override(done.summary("grown").grown)]
+    return lambda done: [NEVER, "governor=none", parts.as_override(part(done))]
 
 
-def _first_cohorts(number: int) -> Callable[[Done], list[GrownSeed]]:
-    return lambda done: parts.first_cohorts(done.summary("grown").grown, number)
-
-
-def _part_at_equal_flops(part: Callable[[Done], list[GrownSeed]]) -> Overrides:
+def _part_at_equal_flops(part: Part) -> Overrides:
     return _at_equal_flops(
-        lambda done: [NEVER, "governor=none", parts.as_override(part(done))],
+        _from_scratch(part),
         lambda done: parts.flops(done.task, part(done)) / done.task.flops(done.task.shape),
     )
 
@@ -205,13 +212,13 @@ _ROWS = (
     Arm(
         name="retrained",
         title="grown topology from scratch",
-        overrides=_retrained,
+        overrides=_from_scratch(_all_that_was_grown),
         needs=("grown",),
     ),
     Arm(
         name="retrained_equal_flops",
         title="grown topology from scratch, equal FLOPs",
-        overrides=_part_at_equal_flops(lambda done: list(done.summary("grown").grown)),
+        overrides=_part_at_equal_flops(_all_that_was_grown),
         needs=("grown",),
     ),
     *(

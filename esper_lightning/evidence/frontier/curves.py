@@ -19,11 +19,8 @@ def share_until(outcome: Outcome, accuracy: float) -> float | None:
 
 def reached_with(outcome: Outcome, flops: float) -> float | None:
     """Points that a run had reached for at most so many FLOPs; None before its first epoch."""
-    return max(
-        ((spent, reached) for spent, reached in _smoothed(outcome) if spent <= flops),
-        default=(0.0, None),
-        key=lambda pair: pair[0],
-    )[1]
+    before = [reached for spent, reached in _smoothed(outcome) if spent <= flops]
+    return before[-1] if before else None
 
 
 def _smoothed(outcome: Outcome) -> Iterator[tuple[float, float]]:

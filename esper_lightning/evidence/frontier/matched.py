@@ -88,14 +88,12 @@ class Matched:
             ]
 
         def finish(used: Sequence[str]) -> None:
-            here = str(self.folder)
-            told = [override.replace(here, ".") for override in used]  # rows may be moved
             row = rows.read_run(
                 folder(arm),
                 task=task.name,
                 arm=arm,
                 seed=seed,
-                overrides=told,
+                overrides=used,
                 commit=self.commit,
             )
             rows.append(self.folder / ROWS_NAME, row)
