@@ -50,7 +50,7 @@ def sanity(
         measured.append(_at_most("non-finite outputs", int((~torch.isfinite(produced)).sum()), 0))
         if incubation is Incubation.DIRECT:
             measured.append(_at_most("largest output at birth", float(produced.abs().max()), 0))
-        else:
+        elif bool(expected.any()):  # else the slot is zero as yet, as drawn, and has no size
             measured.append(
                 _at_most("output ratio", _ratio(produced, expected), rules.max_output_ratio)
             )
@@ -196,5 +196,7 @@ def _regression(seed: SeedRecord, last: EpochEvidence | None, mode: str) -> floa
 
 
 def _ratio(produced: Tensor, expected: Tensor) -> float:
-    norm = float(torch.linalg.vector_norm(expected.float()))
-    return float(torch.linalg.vector_norm(produced.float())) / norm if norm else float("inf")
+    ratio: Tensor = torch.linalg.vector_norm(produced.float()) / torch.linalg.vector_norm(
+        expected.float()
+    )
+    return float(ratio)

@@ -326,7 +326,8 @@ def test_direct_insertion_asks_for_exactly_nothing() -> None:
 def test_an_output_that_drowns_its_host_fails() -> None:
     ones = torch.ones(4, 3)
     assert failed(g0((2.01 * ones, ones))) == ["output ratio"]
-    assert failed(g0((ones, torch.zeros(4, 3)))) == ["output ratio"]
+    assert failed(g0((ones, 1e-30 * ones))) == ["output ratio"]
+    assert failed(g0((ones, torch.zeros(4, 3)))) == [], "a slot that was drawn as zero has no size"
 
 
 def test_a_seed_over_budget_fails() -> None:
