@@ -114,31 +114,42 @@ def test_width_of_the_mlp_follows_its_ratio():
     assert host(mlp_ratio=0.01).blocks[0].mlp.expand.out_features == 1
 
 
-def test_weights_are_drawn_as_for_gpt_2():
-    model = GPT(input_shape=(64,), num_classes=65, width=128, depth=8)
+@pytest.mark.parametrize("width", [32, 128])
+def test_weights_suit_any_width_and_blocks_are_the_identity_at_birth(width):
+    model = GPT(input_shape=(64,), num_classes=65, width=width, depth=8)
+    deviations = {
+        "expand": math.sqrt(2 / width),
+        "query_key_value": math.sqrt(1 / width),
+        "project": 0.0,
+    }
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             assert not parameter.any(), name
         elif "norm" not in name:
-            writes = "project" in name
-            expected = 0.02 / math.sqrt(16) if writes else 0.02
+            expected = deviations.get(name.split(".")[-2], 0.02)
             assert float(parameter.detach().std()) == pytest.approx(expected, rel=0.05), name
+    x = torch.randn(3, 5, width)
+    assert torch.equal(model.blocks(x), x)
     loss = F.cross_entropy(model(ids()).flatten(0, 1), ids().flatten())
     assert loss.item() == pytest.approx(math.log(65), abs=0.1)
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient_once_the_blocks_have_begun_to_write():
     model = host(num_classes=V)
-    F.cross_entropy(model(ids(32)).flatten(0, 1), ids(32).flatten()).backward()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(model(ids(32)).flatten(0, 1), ids(32).flatten()).backward()
+        optimizer.step()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
 
 
 def test_dropout_acts_in_training_only():
-    model = host(dropout=0.5)
+    model = wide_awake(host(dropout=0.5))
     assert not torch.equal(model.train()(ids()), model(ids()))
     assert torch.equal(model.eval()(ids()), model(ids()))
-    torch.testing.assert_close(model(ids()), host().eval()(ids()))
+    torch.testing.assert_close(model(ids()), wide_awake(host())(ids()))
 
 
 def test_blocks_attentions_and_mlps_can_be_slots_and_blocks_are_by_default():
@@ -156,11 +167,12 @@ def test_blocks_attentions_and_mlps_can_be_slots_and_blocks_are_by_default():
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_parallel_mlp_in_the_slot_of_an_mlp_is_a_wider_mlp(dropout):
     """In training with dropout, too: what a block drops is the sum of both."""
-    grown, wide = host(dropout=dropout), host(dropout=dropout)
+    grown, wide = (wide_awake(host(dropout=dropout)) for _ in range(2))
     (slot,) = slots_of(grown, ["blocks.0.mlp"], ids()).values()
     fossil(slot, "parallel_mlp", expansion=2.0)
     narrow, branch = slot.base_layer, slot.fossils[0]
-    mlp = wide.blocks[0].mlp = FeedForward(8, hidden=32 + 16)
+    mlp = wide.blocks[0].mlp = FeedForward(8, hidden=32 + 16).double()
+    grown.double()
     with torch.no_grad():
         branch.project.weight.normal_()
         branch.project.bias.normal_()
@@ -169,11 +181,11 @@ def test_a_parallel_mlp_in_the_slot_of_an_mlp_is_a_wider_mlp(dropout):
         mlp.project.weight.copy_(torch.cat([narrow.project.weight, branch.project.weight], dim=1))
         mlp.project.bias.copy_(narrow.project.bias + branch.project.bias)
     found = []
-    for model in (grown.double(), wide.double()):
+    for model in (grown, wide):
         torch.manual_seed(5)
         found.append(model.train()(ids()))
     torch.testing.assert_close(*found, rtol=0, atol=1e-12)
-    assert not torch.allclose(found[0], host().double()(ids()))
+    assert not torch.allclose(found[0], wide_awake(host())(ids()))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

@@ -162,7 +162,7 @@ _ROWS = (
         wider=(
             {"width": 48, "mlp_ratio": 1.0},
             {"width": 48, "mlp_ratio": 2.0},
-            {"width": 64, "mlp_ratio": 1.0},
+            {"width": 48, "mlp_ratio": 4.0},
         ),
         num_slots=2,
         tuned=False,

@@ -11,13 +11,13 @@ from esper_lightning.leyline import InvalidArgument
 from esper_lightning.leyline.arguments import check_number, check_whole
 
 INIT_STD = 0.02
-"""Of embeddings and linear layers at birth, as in GPT-2."""
+"""Of embeddings and the head at birth, as in GPT-2."""
 
 
 class CausalSelfAttention(nn.Module):
     """Multi-head self-attention in which a position sees itself and what is before it.
 
-    Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.
+    Vaswani et al. 2017 (arXiv:1706.03762), section 3.2. Zero at birth: see :class:`GPT`.
 
     Args:
         width: features of ``(B, T, width)``, a multiple of ``num_heads``.
@@ -32,6 +32,8 @@ class CausalSelfAttention(nn.Module):
         # No bias: softmax cancels that of the keys, which would never learn.
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width)
+        nn.init.kaiming_normal_(self.query_key_value.weight, nonlinearity="linear")
+        _silence(self.project)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, T, D)`` to the same."""
@@ -47,7 +49,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear.
+    """Linear, GELU, linear. Zero at birth: see :class:`GPT`.
 
     With a ``parallel_mlp`` beside it, it is this module with more hidden features.
 
@@ -60,6 +62,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.expand = nn.Linear(width, hidden)
         self.project = nn.Linear(hidden, width)
+        nn.init.kaiming_normal_(self.expand.weight, nonlinearity="relu")
+        nn.init.zeros_(self.expand.bias)
+        _silence(self.project)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, T, D)`` to the same."""
@@ -98,11 +103,14 @@ class TransformerBlock(nn.Module):
 class GPT(nn.Module):
     """Embeddings of tokens and positions, ``depth`` transformer blocks, a norm, a linear head.
 
-    Radford et al. 2019 (GPT-2): norms in front, learned positions, weights drawn with a standard
-    deviation of :data:`INIT_STD`, those that write to the residual stream divided by the root of
-    their number. Two deviations: queries, keys and values have no bias, and the head is a matrix of
-    its own, which for the few characters of a text costs little and leaves the scale of the
-    embedding free.
+    Radford et al. 2019 (GPT-2): norms in front, learned positions. Three deviations: queries, keys
+    and values have no bias; the head is a matrix of its own, which for the few characters of a text
+    costs little and leaves the scale of the embedding free; and only embeddings and head are drawn
+    with a standard deviation of :data:`INIT_STD`, which for all layers suits widths of hundreds. In
+    a block, what reads is drawn by its number of inputs (He et al. 2015, arXiv:1502.01852), and
+    what writes to the residual stream is zero, so that a block is the identity at birth (Goyal et
+    al. 2017, arXiv:1706.02677, section 5.1, for residual networks): as branches are drawn, at any
+    width.
 
     Natural slots are the MLPs ``blocks.0.mlp``, the attentions ``blocks.0.attention`` and the
     blocks ``blocks.0``, all of them ``(B, T, D)`` to the same. 64 positions and 65 tokens give
@@ -164,7 +172,8 @@ class GPT(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes, bias=False)
-        self._draw_weights(depth)
+        for layer in (self.tokens, self.positions, self.head):
+            nn.init.normal_(layer.weight, std=INIT_STD)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Token ids ``(B, T)`` int64 to logits ``(B, T, num_classes)`` of each next token.
@@ -189,12 +198,7 @@ class GPT(nn.Module):
         logits: Tensor = self.head(self.norm(self.blocks(self.dropout(x))))
         return logits
 
-    def _draw_weights(self, depth: int) -> None:
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                writes = name.endswith(".project")
-                nn.init.normal_(
-                    module.weight, std=INIT_STD / math.sqrt(2 * depth) if writes else INIT_STD
-                )
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+
+def _silence(layer: nn.Linear) -> None:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
