@@ -150,3 +150,29 @@ def test_on_the_way_growth_is_compared_at_equal_flops() -> None:
 
 def test_without_a_rival_of_equal_flops_nothing_is_told_of_the_way() -> None:
     assert "On the way" not in report([row("grown", 0, summary(test=0.9))], "it")
+
+
+def test_growing_can_save_what_a_smaller_network_is_ahead_of_the_best_one_on_its_way() -> None:
+    """Means over seeds of what it saves until a point that both networks reach with every seed."""
+    curves = {
+        "size_1_equal_flops": [(1e8, 0.40), (2e8, 0.42), (4e8, 0.44), (8e8, 0.50)],
+        "size_2_equal_flops": [(4e8, 0.42), (5e8, 0.43), (6e8, 0.46), (8e8, 0.60)],
+        "size_3_equal_flops": [(5e8, 0.39), (7e8, 0.43), (8e8, 0.45), (8e8, 0.50)],
+    }
+    val = {"size_1_equal_flops": 0.5, "size_2_equal_flops": 0.6, "size_3_equal_flops": 0.5}
+    rows = [
+        row(name, seed, summary(test=0.5, val=val[name], flops=8e8), curve=curve)
+        for seed in range(2)
+        for name, curve in curves.items()
+    ]
+    told = report(rows, "it").split("## What growing could save")[1].split("##")[0]
+    (line,) = [each for each in told.splitlines() if each.startswith("| digits")]
+    cells = [each.strip() for each in line.split("|")][2:7]
+    # Medians of the last three: 40, 41, 42, 44 of size 1; 42, 42.5, 43, 46 of size 2.
+    assert cells == ["size 2, equal FLOPs", "size 1, equal FLOPs", "40", "0.30", "37.5%"], (
+        "size 3 is never sooner"
+    )
+
+
+def test_nothing_can_be_saved_where_there_is_no_frontier() -> None:
+    assert "could save" not in report([row("grown", 0, summary(test=0.9))], "it")

@@ -1,9 +1,10 @@
 """What a run had reached when: validation accuracy on the way, smoothed."""
 
-from collections.abc import Iterator
-from statistics import median
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
 
-from esper_lightning.evidence.frontier.outcomes import Outcome
+from esper_lightning.evidence.frontier.outcomes import Outcome, pairs
 
 SMOOTHED = 3
 """Epochs whose median is the accuracy that a curve has reached."""
@@ -21,6 +22,51 @@ def reached_with(outcome: Outcome, flops: float) -> float | None:
     """Points that a run had reached for at most so many FLOPs; None before its first epoch."""
     before = [reached for spent, reached in _smoothed(outcome) if spent <= flops]
     return before[-1] if before else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadStart:
+    """How much sooner another network reaches what a network passes on its way.
+
+    Attributes:
+        accuracy: in whole points, at which that is most.
+        flops: that the other one saves until there, mean over seeds.
+        share: of all that the network is trained for, likewise.
+    """
+
+    accuracy: int
+    flops: float
+    share: float
+
+
+def head_start(network: Mapping[int, Outcome], other: Mapping[int, Outcome]) -> HeadStart | None:
+    """The largest head start of another network; None if it has none.
+
+    If growing is a change from one network's curve to another's at the same accuracy, it is all
+    that growing can save: before it the other one learns for less, after it no longer.
+    """
+    seeds = pairs(network, other)
+    ahead = [_ahead(network, other, seeds, accuracy) for accuracy in range(1, 101)]
+    found = [each for each in ahead if each is not None and each.flops > 0]
+    return max(found, key=lambda each: (each.share, each.accuracy), default=None)
+
+
+def _ahead(
+    network: Mapping[int, Outcome],
+    other: Mapping[int, Outcome],
+    seeds: Sequence[int],
+    accuracy: int,
+) -> HeadStart | None:
+    saved: list[float] = []
+    for seed in seeds:
+        late, soon = (share_until(each[seed], accuracy) for each in (network, other))
+        if late is None or soon is None:
+            return None
+        saved.append(late * network[seed].flops - soon * other[seed].flops)
+    if not saved:
+        return None
+    share = mean(each / network[seed].flops for each, seed in zip(saved, seeds, strict=True))
+    return HeadStart(accuracy=accuracy, flops=mean(saved), share=share)
 
 
 def _smoothed(outcome: Outcome) -> Iterator[tuple[float, float]]:
