@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from frontier_rows import row, summary
 
@@ -131,12 +133,21 @@ def test_the_first_cohorts_are_those_that_were_planted_first() -> None:
     assert parts.flops(TASKS["digits"], []) == TASKS["digits"].flops(TASKS["digits"].shape)
 
 
+def _with_overrides(of: rows.Row, overrides: list[str]) -> rows.Row:
+    return msgspec.structs.replace(of, overrides=tuple(overrides))
+
+
 def test_budgets_are_not_mixed(tmp_path: Path) -> None:
-    rows.append(tmp_path / ROWS_NAME, row("grown", 0, summary(test=0.9)))
+    digits, adult = TASKS["digits"], TASKS["adult"]
+    there = _with_overrides(row("grown", 0, summary(test=0.9)), ["seed=0", *digits.budget()])
+    rows.append(tmp_path / ROWS_NAME, there)
     matched = Matched(folder=tmp_path, arms=ARMS, commit="")
-    with pytest.raises(InvalidArgument, match="holds runs of digits with other epochs than the 12"):
-        matched.missing([TASKS["digits"]], ["grown"], [1])
-    assert len(matched.missing([TASKS["adult"]], ["grown"], [1])) == 1
+    assert len(matched.missing([digits], ["grown"], [1])) == 1
+    assert len(matched.missing([adult], ["grown"], [1])) == 1
+    for other in (replace(digits, epochs=7), replace(digits, growth=3.0)):
+        told = f"another budget than the {other.epochs} epochs and {other.growth:g} times the host"
+        with pytest.raises(InvalidArgument, match=told):
+            matched.missing([other], ["grown"], [1])
 
 
 def test_a_folder_of_another_budget_is_refused(
@@ -144,7 +155,7 @@ def test_a_folder_of_another_budget_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows.append(tmp_path / "outputs/frontier_7" / ROWS_NAME, row("grown", 0, summary(test=0.9)))
-    with pytest.raises(SystemExit, match="other epochs than the 7"):
+    with pytest.raises(SystemExit, match="another budget than the 7 epochs"):
         main(["--tasks", "digits", "--epochs", "7", "--train", str(TRAIN)])
 
 
@@ -230,6 +241,8 @@ def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> N
         (["--seeds", "x"], "neither 3 nor 0-9"),
         (["--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--growth", "0"], "--growth must be finite and above 0, got 0.0"),
+        (["--growth", "nan"], "--growth must be finite and above 0, got nan"),
         (["--train", "nowhere.py"], "nowhere.py is not there"),
         (["trainer.max_epochs=3"], "give --epochs of growing"),
         (["--arms", "grown", "++trainer.max_epochs=3"], "give --epochs of growing"),

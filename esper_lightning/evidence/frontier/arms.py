@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from esper_lightning.evidence.frontier import parts
 from esper_lightning.evidence.frontier.rows import Row
-from esper_lightning.evidence.frontier.tasks import BUDGET, NUM_SIZES, NUM_WIDER, Shape, Task
+from esper_lightning.evidence.frontier.tasks import NUM_SIZES, NUM_WIDER, Shape, Task
 from esper_lightning.leyline import GrownSeed, RunSummary
 
 
@@ -16,7 +16,7 @@ class Done:
     """What is known when an arm begins: its task, and the runs of the same seed that it needs.
 
     Attributes:
-        task: with the epochs of this benchmark.
+        task: with the budget of this benchmark.
         rows: by arm.
     """
 
@@ -63,7 +63,7 @@ NEVER = "tamiyo=never"
 
 
 def _growing(*overrides: str) -> Overrides:
-    return lambda _: [*BUDGET, *overrides]
+    return lambda done: [*done.task.budget(), *overrides]
 
 
 def _host(_: Done) -> list[str]:
@@ -170,7 +170,7 @@ def _random(done: Done) -> list[str]:
     seeds = len(summary.grown) + len(summary.culled)
     rate = 2 * seeds / (done.task.num_slots * summary.epochs)
     return [
-        *BUDGET,
+        *done.task.budget(),
         "tamiyo=random",
         f"tamiyo.policy.action_rate={min(1.0, max(rate, 0.01)):.4f}",
     ]

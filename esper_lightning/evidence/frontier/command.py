@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     failures: list[str] = []
     if not options.report_only:
-        tasks = [_sized(TASKS[task], options) for task in options.tasks]
+        tasks = [_with_budget(TASKS[task], options) for task in options.tasks]
         try:
             runs = matched.missing(tasks, with_needs(options.arms), options.seeds)
         except InvalidArgument as error:
@@ -62,8 +63,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("\n".join(["runs failed:", *failures]))
 
 
-def _sized(task: Task, options: argparse.Namespace) -> Task:
-    return task if options.epochs is None else dataclasses.replace(task, epochs=options.epochs)
+def _with_budget(task: Task, options: argparse.Namespace) -> Task:
+    asked = {"epochs": options.epochs, "growth": options.growth}
+    return dataclasses.replace(task, **{k: v for k, v in asked.items() if v is not None})
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -77,11 +79,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=seeds_of, nargs="+", default=[range(5)], metavar="A-B")
     parser.add_argument("--epochs", type=int, help="of growing, instead of those of the task")
+    parser.add_argument(
+        "--growth", type=float, help="that it may add, over the host; default: that of the tasks"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time on a machine")
     parser.add_argument("--train", type=Path, default=Path("train.py"), help="path of train.py")
     parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster that carries out runs")
     parser.add_argument(
-        "--directory", type=Path, help="default: outputs/frontier, or a folder for these --epochs"
+        "--directory", type=Path, help="default: outputs/frontier, or a folder for this budget"
     )
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     parser.add_argument(
@@ -95,14 +100,17 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("jobs", "epochs"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    if options.growth is not None and not (math.isfinite(options.growth) and options.growth > 0):
+        parser.error(f"--growth must be finite and above 0, got {options.growth}")
     if any(override.lstrip("+").startswith("trainer.max_") for override in options.overrides):
         parser.error("how long an arm trains follows from its kind; give --epochs of growing")
     options.seeds = sorted({seed for several in options.seeds for seed in several})
     if options.quick:
         options.tasks, options.epochs = ["digits"], options.epochs or QUICK_EPOCHS
     if options.directory is None:
-        budget = "" if options.epochs is None else f"_{options.epochs}"
-        options.directory = Path(f"outputs/frontier{budget}")
+        epochs = "" if options.epochs is None else f"_{options.epochs}"
+        growth = "" if options.growth is None else f"_growth_{options.growth:g}"
+        options.directory = Path(f"outputs/frontier{epochs}{growth}")
     options.directory = options.directory.resolve()
     return options
 

@@ -47,11 +47,11 @@ class Matched:
         """What is not there yet of some arms, seed by seed: an interruption leaves comparisons.
 
         Raises:
-            InvalidArgument: growth of another number of epochs is there.
+            InvalidArgument: growth with another budget is there.
         """
         tasks, names = list(tasks), list(names)
         for task in tasks:
-            self._check_epochs(task)
+            self._check_budget(task)
         return [
             self._run(task, name, seed)
             for seed in seeds
@@ -60,14 +60,14 @@ class Matched:
             if (task.name, name, seed) not in self.kept
         ]
 
-    def _check_epochs(self, task: Task) -> None:
-        asked = _epochs(task)
+    def _check_budget(self, task: Task) -> None:
         for row in self.kept.values():
-            if (row.task, row.arm) == (task.name, "grown") and asked not in row.overrides:
+            of_growing = (row.task, row.arm) == (task.name, "grown")
+            if of_growing and not set(task.budget()) <= set(row.overrides):
                 raise InvalidArgument(
-                    f"{self.folder} holds runs of {task.name} with other epochs than the "
-                    f"{task.epochs} that are asked for, and would mix the two; give another "
-                    f"--directory"
+                    f"{self.folder} holds runs of {task.name} with another budget than the "
+                    f"{task.epochs} epochs and {task.growth:g} times the host that are asked for, "
+                    f"and would mix the two; give another --directory"
                 )
 
     def _run(self, task: Task, arm: str, seed: int) -> Run:
@@ -82,7 +82,7 @@ class Matched:
                 f"seed={seed}",
                 *task.overrides,
                 *task.shaped(task.shape),
-                _epochs(task),
+                f"trainer.max_epochs={task.epochs}",
                 *self.arms[arm].overrides(Done(task=task, rows=known)),
                 *self.overrides,
             ]
@@ -106,10 +106,6 @@ class Matched:
             overrides=lambda: [*QUIET, *_once(overrides())],
             finish=finish,
         )
-
-
-def _epochs(task: Task) -> str:
-    return f"trainer.max_epochs={task.epochs}"
 
 
 def _once(overrides: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ Shape = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """A data set, a host that is too small for it, and a budget of epochs.
+    """A data set, a host that is too small for it, and a budget of epochs and growth.
 
     Attributes:
         name: in rows, tables and folders.
@@ -34,6 +34,7 @@ class Task:
         wider: shapes of hosts that are larger in other ways, the usual ones.
         num_slots: in which it can grow.
         tuned: whether defaults were chosen on it; if not, it is reported once.
+        growth: what a policy may add, in multiples of the host's parameters and FLOPs.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Task:
     wider: tuple[Shape, ...]
     num_slots: int
     tuned: bool
+    growth: float = 12
 
     def sized(self, size: float) -> Shape:
         """The host that grows, with another size."""
@@ -62,15 +64,19 @@ class Task:
         """Of one sample, forward and backward, with the host of a shape."""
         return sample_flops(self.host(**shape), self.inputs)
 
+    def budget(self) -> list[str]:
+        """The overrides of ``train.py`` for a policy that grows: how long, and what it may add."""
+        limits = ("max_growth", "max_flops_growth")
+        return [
+            f"trainer.max_epochs={self.epochs}",
+            *(f"++tamiyo.policy.budget.{limit}={self.growth:g}" for limit in limits),
+        ]
+
     @staticmethod
     def shaped(shape: Shape) -> list[str]:
         """The overrides of ``train.py`` for a host of a shape."""
         return [f"host.{name}={value:g}" for name, value in shape.items()]
 
-
-BUDGET = tuple(f"++tamiyo.policy.budget.{limit}=12" for limit in ("max_growth", "max_flops_growth"))
-"""Overrides of ``train.py`` for a policy that grows: what it may add, as multiples of the host's
-parameters and FLOPs, the same on every task."""
 
 NUM_SIZES, NUM_WIDER = 5, 3
 """How many hosts of each kind every task names."""
