@@ -18,7 +18,8 @@ class GateRules:
         max_gradient_spread: G2; standard deviation over mean of the seed's gradient norm.
         max_loss_spread: G2; standard deviation over mean of the training loss within an epoch.
         max_regression: G2, G3; worsening of the objective since the stage was entered, relative.
-        max_output_ratio: G0 (unless direct), G3; norm of the seed's output over the slot's.
+        max_output_ratio: G0 (unless direct, or the slot is zero as yet), G3; norm of the seed's
+            output over the slot's.
         window: G4; epochs over which the objective is averaged.
         doubt: G4; how kind the forecast is that a gain is measured against, 0 to below 0.5. 0 is
             the likeliest curve, 0.4 one that improves less than nine tenths of its past tell.

@@ -133,14 +133,16 @@ def test_the_first_cohorts_are_those_that_were_planted_first() -> None:
     assert parts.flops(TASKS["digits"], []) == TASKS["digits"].flops(TASKS["digits"].shape)
 
 
-def _with_overrides(of: rows.Row, overrides: list[str]) -> rows.Row:
-    return msgspec.structs.replace(of, overrides=tuple(overrides))
+def _keep(folder: Path, arm: str, task: Task) -> None:
+    """A row of an arm with the overrides that it has on a task."""
+    (run,) = Matched(folder=folder, arms=ARMS, commit="").missing([task], [arm], [0])
+    kept = row(arm, 0, summary(test=0.9), task=task.name)
+    rows.append(folder / ROWS_NAME, msgspec.structs.replace(kept, overrides=tuple(run.overrides())))
 
 
 def test_budgets_are_not_mixed(tmp_path: Path) -> None:
     digits, adult = TASKS["digits"], TASKS["adult"]
-    there = _with_overrides(row("grown", 0, summary(test=0.9)), ["seed=0", *digits.budget()])
-    rows.append(tmp_path / ROWS_NAME, there)
+    _keep(tmp_path, "grown", digits)
     matched = Matched(folder=tmp_path, arms=ARMS, commit="")
     assert len(matched.missing([digits], ["grown"], [1])) == 1
     assert len(matched.missing([adult], ["grown"], [1])) == 1
@@ -148,6 +150,15 @@ def test_budgets_are_not_mixed(tmp_path: Path) -> None:
         told = f"another budget than the {other.epochs} epochs and {other.growth:g} times the host"
         with pytest.raises(InvalidArgument, match=told):
             matched.missing([other], ["grown"], [1])
+
+
+def test_a_run_that_never_grows_has_a_budget_too(tmp_path: Path) -> None:
+    digits = TASKS["digits"]
+    _keep(tmp_path, "size_1", digits)
+    matched = Matched(folder=tmp_path, arms=ARMS, commit="")
+    assert len(matched.missing([digits], ["size_1", "size_2"], [0])) == 1
+    with pytest.raises(InvalidArgument, match="another budget than the 7 epochs"):
+        matched.missing([replace(digits, epochs=7)], ["size_2"], [0])
 
 
 def test_a_folder_of_another_budget_is_refused(
@@ -245,6 +256,7 @@ def test_quick_mode_runs_every_arm_and_goes_on_after_a_kill(tmp_path: Path) -> N
         (["--growth", "nan"], "--growth must be finite and above 0, got nan"),
         (["--train", "nowhere.py"], "nowhere.py is not there"),
         (["trainer.max_epochs=3"], "give --epochs of growing"),
+        (["++tamiyo.policy.budget.max_growth=3"], "the same in all arms; give --growth"),
         (["--arms", "grown", "++trainer.max_epochs=3"], "give --epochs of growing"),
         (["--tasks", "chess"], "invalid choice: 'chess'"),
         (["--arms", "nobody"], "invalid choice: 'nobody'"),

@@ -18,7 +18,7 @@ from esper_lightning.evidence.frontier.outcomes import outcomes
 from esper_lightning.evidence.frontier.pool import run_all
 from esper_lightning.evidence.frontier.rows import commit_of
 from esper_lightning.evidence.frontier.tables import report
-from esper_lightning.evidence.frontier.tasks import TASKS, Task
+from esper_lightning.evidence.frontier.tasks import LIMITS, TASKS, Task
 from esper_lightning.evidence.rollouts.ray_tasks import RayTasks
 from esper_lightning.leyline import InvalidArgument
 
@@ -102,8 +102,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.growth is not None and not (math.isfinite(options.growth) and options.growth > 0):
         parser.error(f"--growth must be finite and above 0, got {options.growth}")
-    if any(override.lstrip("+").startswith("trainer.max_") for override in options.overrides):
+    changed = [override.lstrip("+") for override in options.overrides]
+    if any(each.startswith("trainer.max_") for each in changed):
         parser.error("how long an arm trains follows from its kind; give --epochs of growing")
+    if any(each.startswith(LIMITS) for each in changed):
+        parser.error("what growing may add is the same in all arms; give --growth")
     options.seeds = sorted({seed for several in options.seeds for seed in several})
     if options.quick:
         options.tasks, options.epochs = ["digits"], options.epochs or QUICK_EPOCHS

@@ -42,8 +42,8 @@ class HeadStart:
 def head_start(network: Mapping[int, Outcome], other: Mapping[int, Outcome]) -> HeadStart | None:
     """The largest head start of another network; None if it has none.
 
-    If growing is a change from one network's curve to another's at the same accuracy, it is all
-    that growing can save: before it the other one learns for less, after it no longer.
+    If growing is a change from one network's curve to another's at the same accuracy, it is what
+    growing can save in the beginning: before it the other one learns for less, after it no longer.
     """
     seeds = pairs(network, other)
     ahead = [_ahead(network, other, seeds, accuracy) for accuracy in range(1, 101)]

@@ -8,7 +8,7 @@ from esper_lightning.evidence.frontier import rows
 from esper_lightning.evidence.frontier.arms import Arm, Done
 from esper_lightning.evidence.frontier.pool import Run
 from esper_lightning.evidence.frontier.rows import Row
-from esper_lightning.evidence.frontier.tasks import Task
+from esper_lightning.evidence.frontier.tasks import LIMITS, Task
 from esper_lightning.leyline import InvalidArgument
 
 ROWS_NAME = "rows.jsonl"
@@ -17,6 +17,8 @@ QUIET = (
     "callbacks.growth_figure=null",
     "callbacks.model_summary=null",
 )
+BUDGET = ("trainer.max_", *LIMITS)
+"""What the overrides begin with by which runs of one budget are told from those of another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,14 +63,34 @@ class Matched:
         ]
 
     def _check_budget(self, task: Task) -> None:
+        """Refuse rows of a task that were made with another budget.
+
+        Only those that can be told without other runs; the rest follow from these.
+        """
         for row in self.kept.values():
-            of_growing = (row.task, row.arm) == (task.name, "grown")
-            if of_growing and not set(task.budget()) <= set(row.overrides):
+            arm = self.arms.get(row.arm)
+            if row.task != task.name or arm is None or arm.needs:
+                continue
+            asked = self._overrides(task, arm, Done(task=task, rows={}))
+            budget = {each for each in asked if each.lstrip("+").startswith(BUDGET)}
+            if not budget <= set(row.overrides):
                 raise InvalidArgument(
                     f"{self.folder} holds runs of {task.name} with another budget than the "
                     f"{task.epochs} epochs and {task.growth:g} times the host that are asked for, "
                     f"and would mix the two; give another --directory"
                 )
+
+    def _overrides(self, task: Task, arm: Arm, done: Done) -> list[str]:
+        """Of a run of an arm, but for its seed."""
+        return _once(
+            [
+                *task.overrides,
+                *task.shaped(task.shape),
+                f"trainer.max_epochs={task.epochs}",
+                *arm.overrides(done),
+                *self.overrides,
+            ]
+        )
 
     def _run(self, task: Task, arm: str, seed: int) -> Run:
         needs = self.arms[arm].needs
@@ -78,14 +100,8 @@ class Matched:
 
         def overrides() -> list[str]:
             known = {name: self.kept[task.name, name, seed] for name in needs}
-            return [
-                f"seed={seed}",
-                *task.overrides,
-                *task.shaped(task.shape),
-                f"trainer.max_epochs={task.epochs}",
-                *self.arms[arm].overrides(Done(task=task, rows=known)),
-                *self.overrides,
-            ]
+            done = Done(task=task, rows=known)
+            return [*QUIET, f"seed={seed}", *self._overrides(task, self.arms[arm], done)]
 
         def finish(used: Sequence[str]) -> None:
             row = rows.read_run(
@@ -103,7 +119,7 @@ class Matched:
             name=f"{task.name}/{arm}/{seed}",
             needs=[f"{task.name}/{name}/{seed}" for name in needs],
             folder=folder(arm),
-            overrides=lambda: [*QUIET, *_once(overrides())],
+            overrides=overrides,
             finish=finish,
         )
 

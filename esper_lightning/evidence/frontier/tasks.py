@@ -14,6 +14,9 @@ from esper_lightning.tolaria import CNN, GPT, MLP, ResNet
 Shape = Mapping[str, float]
 """Arguments of a host, as in ``host.*`` of ``train.py``."""
 
+LIMITS = ("tamiyo.policy.budget.max_growth", "tamiyo.policy.budget.max_flops_growth")
+"""What a policy may add, in multiples of the host's parameters and FLOPs."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
@@ -66,10 +69,9 @@ class Task:
 
     def budget(self) -> list[str]:
         """The overrides of ``train.py`` for a policy that grows: how long, and what it may add."""
-        limits = ("max_growth", "max_flops_growth")
         return [
             f"trainer.max_epochs={self.epochs}",
-            *(f"++tamiyo.policy.budget.{limit}={self.growth:g}" for limit in limits),
+            *(f"++{limit}={self.growth:g}" for limit in LIMITS),
         ]
 
     @staticmethod
