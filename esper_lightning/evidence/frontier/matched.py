@@ -49,7 +49,7 @@ class Matched:
         """What is not there yet of some arms, seed by seed: an interruption leaves comparisons.
 
         Raises:
-            InvalidArgument: growth with another budget is there.
+            InvalidArgument: runs with another budget are there.
         """
         tasks, names = list(tasks), list(names)
         for task in tasks:

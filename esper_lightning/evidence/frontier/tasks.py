@@ -68,11 +68,8 @@ class Task:
         return sample_flops(self.host(**shape), self.inputs)
 
     def budget(self) -> list[str]:
-        """The overrides of ``train.py`` for a policy that grows: how long, and what it may add."""
-        return [
-            f"trainer.max_epochs={self.epochs}",
-            *(f"++{limit}={self.growth:g}" for limit in LIMITS),
-        ]
+        """The overrides of ``train.py`` for a policy that grows: what it may add."""
+        return [f"++{limit}={self.growth:g}" for limit in LIMITS]
 
     @staticmethod
     def shaped(shape: Shape) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esper_lightning.karn.layers import kaiming, zeroed
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.leyline.arguments import check_number, check_whole
 
@@ -32,8 +33,8 @@ class CausalSelfAttention(nn.Module):
         # No bias: softmax cancels that of the keys, which would never learn.
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width)
-        nn.init.kaiming_normal_(self.query_key_value.weight, nonlinearity="linear")
-        _silence(self.project)
+        kaiming(self.query_key_value, gain=1.0)
+        zeroed(self.project)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, T, D)`` to the same."""
@@ -62,9 +63,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.expand = nn.Linear(width, hidden)
         self.project = nn.Linear(hidden, width)
-        nn.init.kaiming_normal_(self.expand.weight, nonlinearity="relu")
-        nn.init.zeros_(self.expand.bias)
-        _silence(self.project)
+        kaiming(self.expand)
+        zeroed(self.project)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, T, D)`` to the same."""
@@ -197,8 +197,3 @@ class GPT(nn.Module):
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
         logits: Tensor = self.head(self.norm(self.blocks(self.dropout(x))))
         return logits
-
-
-def _silence(layer: nn.Linear) -> None:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
