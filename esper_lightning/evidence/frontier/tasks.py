@@ -165,9 +165,9 @@ _ROWS = (
         sizes=(0.25, 1.0, 2.0, 4.0, 8.0),
         step=0.25,
         wider=(
-            {"width": 48, "mlp_ratio": 1.0},
-            {"width": 48, "mlp_ratio": 2.0},
+            {"width": 40, "mlp_ratio": 8.0},
             {"width": 48, "mlp_ratio": 4.0},
+            {"width": 48, "mlp_ratio": 8.0},
         ),
         num_slots=2,
         tuned=False,
