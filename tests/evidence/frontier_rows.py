@@ -1,6 +1,7 @@
 """Rows of runs that never were, for what reads rows."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from esper_lightning.evidence.frontier.rows import Judgement, Point, Row
 from esper_lightning.leyline import CulledSeed, GrownSeed, RunSummary
@@ -72,7 +73,8 @@ def row(
     objective: Sequence[float] = (),
     judgements: Sequence[Judgement] = (),
 ) -> Row:
-    """A row of it; ``curve`` holds FLOPs and validation accuracies, epoch by epoch."""
+    """A row of it; ``curve`` holds FLOPs and validation accuracies, epoch by epoch, ``objective``
+    losses."""
     return Row(
         task=task,
         arm=arm,
@@ -81,11 +83,10 @@ def row(
         commit="abc",
         summary=told,
         curve=tuple(
-            Point(epoch=epoch, flops=flops, val=val) for epoch, (flops, val) in enumerate(curve)
-        )
-        or tuple(
-            Point(epoch=epoch, flops=1.0, val=0.5, objective=value)
-            for epoch, value in enumerate(objective)
+            Point(epoch=epoch, flops=flops, val=val, objective=value)
+            for epoch, ((flops, val), value) in enumerate(
+                zip_longest(curve or [(1.0, 0.5)] * len(objective), objective)
+            )
         ),
         judgements=tuple(judgements),
     )

@@ -10,7 +10,9 @@ from esper_lightning.evidence.frontier.figures import save_figures
 from esper_lightning.evidence.frontier.goals import judge
 from esper_lightning.evidence.frontier.outcomes import outcomes
 from esper_lightning.evidence.frontier.rows import Row
+from esper_lightning.evidence.frontier.savings import smallest_steps
 from esper_lightning.evidence.frontier.tables import report
+from esper_lightning.evidence.scaling_law import growing_share
 
 STATIC = (*RIVALS, *SWEEP, *CHEAP_SWEEP)
 
@@ -176,3 +178,54 @@ def test_growing_can_save_what_a_smaller_network_is_ahead_of_the_best_one_on_its
 
 def test_nothing_can_be_saved_where_there_is_no_frontier() -> None:
     assert "could save" not in report([row("grown", 0, summary(test=0.9))], "it")
+
+
+def lawful(size: float, flops: float) -> float:
+    """The loss of a static network of a scaling law."""
+    return float(1.6 + 3e4 * size**-0.75 + 300 * (flops / size) ** -0.7)
+
+
+def lawful_rows() -> list[Row]:
+    """Static networks of four sizes that cost the same, and a grown one that is the smallest."""
+    rows = []
+    for name, size in (
+        ("size_1_equal_flops", 8e6),
+        ("size_2_equal_flops", 1.2e7),
+        ("size_3_equal_flops", 2e7),
+        ("size_4_equal_flops", 4e7),
+        ("grown", 8e6),
+    ):
+        spent = [each * 2e10 for each in range(1, 101)]
+        told = summary(test=0.5, val=size / 1e8, flops=2e12, flops_per_sample=size)
+        losses = [lawful(size, each) for each in spent]
+        curve = [(each, 0.5) for each in spent]
+        rows.append(row(name, 0, told, task="shakespeare", curve=curve, objective=losses))
+    return rows
+
+
+def test_flops_until_losses_on_the_way_of_the_best_network() -> None:
+    told = report(lawful_rows(), "it").split("GFLOP until a validation loss of")[1]
+    header, _, *lines = told.split("\n\n")[0].splitlines()
+    by_name = {each.split("|")[1].strip(): each.split("|")[2:-1] for each in lines}
+    assert by_name["grown"] == by_name["size 1, equal FLOPs"]
+    best = [float(cell.replace(",", "")) for cell in by_name["size 4, equal FLOPs"]]
+    # Losses have two digits, and a median of three is an epoch late, which costs 20 GFLOP.
+    assert best == pytest.approx([100, 200, 400, 800, 1200, 1600, 1900], abs=60)
+    for loss, spent in zip(header.split("|")[1:-1], best, strict=True):
+        assert lawful(4e7, spent * 1e9) <= float(loss) + 0.005
+    late = by_name["size 1, equal FLOPs"]
+    assert float(late[0]) < best[0], "a small network learns more for its FLOPs at first"
+    assert late[-1].strip() == "", "it never comes to the last of them"
+    least = [cell.strip() for cell in by_name.pop("the smallest steps of all static ones")]
+    assert least[0] == late[0].strip()
+    soonest = min(float(told[4].replace(",", "")) for told in by_name.values())
+    share = float(least[4].replace(",", "")) / soonest
+    assert growing_share(0.75, 0.7) < share < growing_share(0.75, 0.7, num_sizes=2) + 0.02
+    assert least[6] == "", "the rate comes down"
+
+
+def test_the_smallest_steps_change_to_whoever_is_fastest_from_here() -> None:
+    small, large, stuck = [10.0, 30.0, 100.0], [25.0, 50.0, 80.0], [12.0, None, None]
+    assert smallest_steps([small, large, stuck]) == [10.0, 30.0, 60.0]
+    assert smallest_steps([stuck]) == [12.0, None, None]
+    assert smallest_steps([[None, 5.0, 6.0], [4.0, 8.0, None]]) == [4.0, 8.0, 9.0]

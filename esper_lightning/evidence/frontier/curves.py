@@ -1,4 +1,4 @@
-"""What a run had reached when: validation accuracy on the way, smoothed."""
+"""What a run had reached when: validation on the way, smoothed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from statistics import mean, median
 from esper_lightning.evidence.frontier.outcomes import Outcome, pairs
 
 SMOOTHED = 3
-"""Epochs whose median is the accuracy that a curve has reached."""
+"""Epochs whose median is what a curve has reached."""
 
 
 def share_until(outcome: Outcome, accuracy: float) -> float | None:
     """Share of the FLOPs of a run after which it had reached ``accuracy`` points; None if never."""
-    for flops, reached in _smoothed(outcome):
+    for flops, reached in _smoothed_accuracies(outcome):
         if reached >= accuracy:
             return flops / outcome.flops
     return None
@@ -20,8 +20,32 @@ def share_until(outcome: Outcome, accuracy: float) -> float | None:
 
 def reached_with(outcome: Outcome, flops: float) -> float | None:
     """Points that a run had reached for at most so many FLOPs; None before its first epoch."""
-    before = [reached for spent, reached in _smoothed(outcome) if spent <= flops]
+    before = [reached for spent, reached in _smoothed_accuracies(outcome) if spent <= flops]
     return before[-1] if before else None
+
+
+def flops_until(outcome: Outcome, loss: float) -> float | None:
+    """FLOPs after which a run had come down to ``loss``, between two epochs in proportion.
+
+    None if it never did.
+    """
+    before: tuple[float, float] | None = None
+    for flops, reached in smoothed_losses(outcome):
+        if reached <= loss:
+            if before is None:
+                return flops
+            since, above = before
+            return since + (flops - since) * (above - loss) / (above - reached)
+        before = flops, reached
+    return None
+
+
+def smoothed_losses(outcome: Outcome) -> Iterator[tuple[float, float]]:
+    """FLOPs and validation loss, epoch by epoch, where a loss is known."""
+    known = [
+        (point.flops, point.objective) for point in outcome.curve if point.objective is not None
+    ]
+    return _smoothed([flops for flops, _ in known], [loss for _, loss in known])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +93,12 @@ def _ahead(
     return HeadStart(accuracy=accuracy, flops=mean(saved), share=share)
 
 
-def _smoothed(outcome: Outcome) -> Iterator[tuple[float, float]]:
+def _smoothed_accuracies(outcome: Outcome) -> Iterator[tuple[float, float]]:
     """FLOPs and points, epoch by epoch."""
-    values = [100 * point.val for point in outcome.curve]
-    for number, point in enumerate(outcome.curve):
-        yield point.flops, median(values[max(0, number - SMOOTHED + 1) : number + 1])
+    points = outcome.curve
+    return _smoothed([point.flops for point in points], [100 * point.val for point in points])
+
+
+def _smoothed(flops: Sequence[float], values: Sequence[float]) -> Iterator[tuple[float, float]]:
+    for number, spent in enumerate(flops):
+        yield spent, median(values[max(0, number - SMOOTHED + 1) : number + 1])

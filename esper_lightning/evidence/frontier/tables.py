@@ -4,18 +4,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from esper_lightning.evidence.frontier.arms import ARMS
-from esper_lightning.evidence.frontier.curves import head_start, reached_with
+from esper_lightning.evidence.frontier.curves import reached_with
 from esper_lightning.evidence.frontier.goals import judge
 from esper_lightning.evidence.frontier.outcomes import (
     TITLES,
     Outcome,
     Outcomes,
-    best_of_the_frontier,
-    frontier_of,
     outcomes,
     pairs,
 )
 from esper_lightning.evidence.frontier.rows import Row
+from esper_lightning.evidence.frontier.savings import savings
 from esper_lightning.evidence.frontier.statistics import (
     interquartile_mean,
     paired_difference,
@@ -59,7 +58,7 @@ def report(rows: Sequence[Row], command: str) -> str:
     on_the_way = _on_the_way(by_task)
     if on_the_way:
         parts.append(f"## On the way\n\n{on_the_way}")
-    could_save = _head_starts(by_task)
+    could_save = savings(by_task)
     if could_save:
         parts.append(f"## What growing could save\n\n{could_save}")
     parts.append(f"## What was grown\n\n{_blueprints(rows)}")
@@ -152,28 +151,6 @@ def _ahead(grown: Mapping[int, Outcome], other: Mapping[int, Outcome], share: fl
         if first is not None and second is not None:
             gaps.append(first - second)
     return f"{_mean(gaps):+.2f}" if gaps else ""
-
-
-def _head_starts(by_task: Mapping[str, Outcomes]) -> str:
-    """How much sooner the rest of the frontier is where its best network passes."""
-    lines = []
-    for task, found in by_task.items():
-        best = best_of_the_frontier(found)
-        for name in frontier_of(found):
-            told = head_start(found[best], found[name]) if best else None
-            if best and told:
-                lines.append(
-                    [
-                        task,
-                        TITLES[best],
-                        TITLES[name],
-                        str(told.accuracy),
-                        f"{told.flops / 1e9:,.2f}",
-                        f"{told.share:.1%}",
-                    ]
-                )
-    header = ["task", "best static network", "sooner", "at validation accuracy %", "by GFLOP"]
-    return table([*header, "of all"], lines) if lines else ""
 
 
 def _blueprints(rows: Iterable[Row]) -> str:

@@ -1,0 +1,135 @@
+"""What growing could save beside the best static network, and what it did, in Markdown."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from statistics import mean
+
+from esper_lightning.evidence.frontier.curves import flops_until, head_start, smoothed_losses
+from esper_lightning.evidence.frontier.outcomes import (
+    KNOWN,
+    TITLES,
+    Outcome,
+    Outcomes,
+    best_of_the_frontier,
+    frontier_of,
+)
+from esper_lightning.evidence.report import table
+
+GROWN = "grown"
+
+MOMENTS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
+"""Shares of the FLOPs of the best static network: the losses it has there are asked of all."""
+
+STEADY = 0.65
+"""Share of a run's FLOPs until which the rate does not come down."""
+
+
+def savings(by_task: Mapping[str, Outcomes]) -> str:
+    """Head starts, and FLOPs until losses; empty where there is no frontier."""
+    parts = [_head_starts(by_task), *_passes(by_task)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head_starts(by_task: Mapping[str, Outcomes]) -> str:
+    """How much sooner the rest of the frontier is where its best network passes."""
+    lines = []
+    for task, found in by_task.items():
+        best = best_of_the_frontier(found)
+        for name in frontier_of(found):
+            told = head_start(found[best], found[name]) if best else None
+            if best and told:
+                lines.append(
+                    [
+                        task,
+                        TITLES[best],
+                        TITLES[name],
+                        str(told.accuracy),
+                        f"{told.flops / 1e9:,.2f}",
+                        f"{told.share:.1%}",
+                    ]
+                )
+    header = ["task", "best static network", "sooner", "at validation accuracy %", "by GFLOP"]
+    return table([*header, "of all"], lines) if lines else ""
+
+
+def _passes(by_task: Mapping[str, Outcomes]) -> Iterator[str]:
+    """GFLOP until losses on the way of the best static network, where all seeds come to them."""
+    for task, found in by_task.items():
+        known = found.get(KNOWN, {})
+        losses = list(_losses_on_the_way(known.values()))
+        if losses:
+            spent = {
+                name: _flops_until(
+                    [found[name][seed] for seed in known if seed in found[name]], losses
+                )
+                for name in (GROWN, *frontier_of(found))
+                if name in found
+            }
+            end = STEADY * mean(outcome.flops for outcome in known.values())
+            steady = [
+                [flops if flops is not None and flops <= end else None for flops in spent[name]]
+                for name in frontier_of(found)
+            ]
+            lines = [
+                ["the smallest steps of all static ones", *_gflop(smallest_steps(steady))],
+                *([TITLES[name], *_gflop(told)] for name, told in spent.items()),
+            ]
+            header = [
+                f"{task}: GFLOP until a validation loss of",
+                *(f"{loss:g}" for loss in losses),
+            ]
+            yield table(header, lines)
+
+
+def smallest_steps(spent: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """What it costs to go from each loss to the next with the network that does it for least.
+
+    Growing can save no more, if a loss is all that a network has learned: if one that has grown
+    learns as fast as one that was as large from the beginning and has come to the same loss.
+
+    Args:
+        spent: FLOPs of each network until each loss, None where it does not come to it.
+
+    Returns:
+        FLOPs until each loss; None from the first on that no network comes to.
+    """
+    told: list[float | None] = []
+    total: float | None = 0.0
+    for number in range(len(spent[0])):
+        steps = [
+            until - since
+            for each in spent
+            for since, until in [(each[number - 1] if number else 0.0, each[number])]
+            if since is not None and until is not None
+        ]
+        total = total + min(steps) if total is not None and steps else None
+        told.append(total)
+    return told
+
+
+def _flops_until(seeds: Collection[Outcome], losses: Sequence[float]) -> list[float | None]:
+    """Means over seeds; None where one of them never comes to the loss."""
+    told: list[float | None] = []
+    for loss in losses:
+        spent = [flops_until(outcome, loss) for outcome in seeds]
+        known = [each for each in spent if each is not None]
+        told.append(mean(known) if known and len(known) == len(spent) else None)
+    return told
+
+
+def _losses_on_the_way(seeds: Collection[Outcome]) -> Iterator[float]:
+    """Means over seeds, where all have one by then, each below the one before."""
+    lowest = float("inf")
+    for moment in MOMENTS:
+        before = [
+            [loss for flops, loss in smoothed_losses(each) if flops <= moment * each.flops]
+            for each in seeds
+        ]
+        if all(before) and before:
+            loss = round(mean(losses[-1] for losses in before), 2)
+            if loss < lowest:
+                lowest = loss
+                yield loss
+
+
+def _gflop(told: Sequence[float | None]) -> list[str]:
+    return ["" if flops is None else f"{flops / 1e9:,.2f}" for flops in told]
