@@ -9,7 +9,7 @@ depend on the two exponents alone.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import log_expit, logit, logsumexp
 
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.leyline.arguments import check_number, check_whole
@@ -23,8 +23,8 @@ def growing_share(alpha: float, beta: float, *, num_sizes: int | None = None) ->
     same loss. Below 1, and the same at every loss.
 
     Args:
-        alpha: exponent of the size, positive.
-        beta: exponent of the samples, positive.
+        alpha: exponent of the size, from 0.02 to 5.
+        beta: exponent of the samples, likewise.
         num_sizes: that growing goes through, at least 1; None for any number of them.
 
     Raises:
@@ -42,27 +42,30 @@ def growing_share(alpha: float, beta: float, *, num_sizes: int | None = None) ->
         return float((1 + 1 / (p + q)) ** (p + q + 1) / (1 + 1 / q) ** (q + 1))
     check_whole("num_sizes", num_sizes, least=1)
     best = _best_size(alpha, beta)
-    static = best * (1 - best**-alpha) ** -q
+    log_static = np.log(best) - q * np.log1p(-(best**-alpha))
 
     def log_flops(choice: NDArray[np.float64]) -> float:
-        # Losses above the floor at which it grows, the last of them the one to reach.
-        until = np.append(1 + np.cumsum(np.exp(choice[num_sizes:]))[::-1], 1.0)
-        since = np.append(np.inf, until[:-1])
+        # Logarithms of the losses above the floor at which it grows, the last the one to reach.
+        until = np.append(np.cumsum(np.exp(choice[num_sizes:]))[::-1], 0.0)
         # The part of each loss that is due to capacity, between 0 and 1, tells the size.
-        limit = until * expit(choice[:num_sizes])
-        samples = (until - limit) ** -q - (since - limit) ** -q
-        return float(np.log(limit**-p @ samples))
+        capacity = until + log_expit(choice[:num_sizes])
+        left = until + log_expit(-choice[:num_sizes])
+        # What the loss that a stage begins with would leave, for the size that it has.
+        begun = until[:-1] + np.log(-np.expm1(capacity[1:] - until[:-1]))
+        known = np.append(-np.inf, -q * begun) + q * left
+        return float(logsumexp(-p * capacity - q * left + np.log(-np.expm1(known))))
 
-    begin = np.append(np.full(num_sizes, logit(best**-alpha)), np.full(num_sizes - 1, -1.0))
-    return float(np.exp(minimize(log_flops, begin, method="BFGS").fun) / static)
+    gaps = np.full(num_sizes - 1, -np.log(p + q))
+    begin = np.append(np.full(num_sizes, logit(best**-alpha)), gaps)
+    return float(np.exp(minimize(log_flops, begin, method="BFGS").fun - log_static))
 
 
 def wrong_size_share(alpha: float, beta: float, ratio: float) -> float:
     """FLOPs to a loss with a static network of another size, over those of the best one.
 
     Args:
-        alpha: exponent of the size, positive.
-        beta: exponent of the samples, positive.
+        alpha: exponent of the size, from 0.02 to 5.
+        beta: exponent of the samples, likewise.
         ratio: of the size to the best one, positive.
 
     Returns:
@@ -76,7 +79,9 @@ def wrong_size_share(alpha: float, beta: float, ratio: float) -> float:
         1.53
     """
     _check_exponents(alpha, beta)
-    _check_positive("ratio", ratio)
+    check_number("ratio", ratio)
+    if not 0 < ratio < float("inf"):
+        raise InvalidArgument(f"ratio of two sizes must be positive and finite, got {ratio!r}")
     best = _best_size(alpha, beta)
     left, at_best = (1 - size**-alpha for size in (best * ratio, best))
     return float(ratio * (at_best / left) ** (1 / beta)) if left > 0 else float("inf")
@@ -92,11 +97,12 @@ def _best_size(alpha: float, beta: float) -> float:
 
 
 def _check_exponents(alpha: float, beta: float) -> None:
-    _check_positive("alpha", alpha)
-    _check_positive("beta", beta)
+    for name, exponent in (("alpha", alpha), ("beta", beta)):
+        check_number(name, exponent)
+        if not _LEAST <= exponent <= _MOST:
+            raise InvalidArgument(
+                f"{name} of a scaling law must be from {_LEAST} to {_MOST}, got {exponent!r}"
+            )
 
 
-def _check_positive(name: str, value: float) -> None:
-    check_number(name, value)
-    if not 0 < value < float("inf"):
-        raise InvalidArgument(f"{name} of a scaling law must be positive and finite, got {value!r}")
+_LEAST, _MOST = 0.02, 5.0

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from esper_lightning.evidence.scaling_law import growing_share, wrong_size_share
 from esper_lightning.leyline import InvalidArgument
 
+EXTREME = [(0.02, 0.02), (0.02, 0.1), (0.077, 0.76), (5.0, 0.02), (0.02, 5.0), (5.0, 5.0)]
 EXPONENTS = [(0.34, 0.28), (0.5, 0.67), (1.0, 0.6), (0.3, 1.2)]
 
 
@@ -69,7 +70,7 @@ def test_two_sizes_save_what_a_search_over_both_and_the_moment_finds(
     assert growing_share(alpha, beta, num_sizes=2) <= found
 
 
-@pytest.mark.parametrize(("alpha", "beta"), EXPONENTS)
+@pytest.mark.parametrize(("alpha", "beta"), [*EXPONENTS, *EXTREME])
 def test_more_sizes_save_more_and_any_number_most(alpha: float, beta: float) -> None:
     shares = [growing_share(alpha, beta, num_sizes=number) for number in (1, 2, 3, 4)]
     assert shares[0] == pytest.approx(1.0)
@@ -92,11 +93,15 @@ def test_too_small_a_network_never_comes_to_the_loss() -> None:
 
 
 def test_bad_arguments_are_told() -> None:
-    with pytest.raises(InvalidArgument, match="alpha of a scaling law must be positive"):
+    with pytest.raises(
+        InvalidArgument, match=r"alpha of a scaling law must be from 0.02 to 5.0, got 0.0"
+    ):
         growing_share(0.0, 0.3)
     with pytest.raises(InvalidArgument, match="beta must be a number, got 'x'"):
         growing_share(0.3, "x")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="num_sizes must be a whole number of at least 1"):
         growing_share(0.3, 0.3, num_sizes=0)
-    with pytest.raises(InvalidArgument, match=r"ratio .* positive and finite, got inf"):
+    with pytest.raises(
+        InvalidArgument, match="ratio of two sizes must be positive and finite, got inf"
+    ):
         wrong_size_share(0.3, 0.3, float("inf"))

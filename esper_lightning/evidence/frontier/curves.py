@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import mean, median
 
 from esper_lightning.evidence.frontier.outcomes import Outcome, pairs
@@ -27,7 +28,7 @@ def reached_with(outcome: Outcome, flops: float) -> float | None:
 def flops_until(outcome: Outcome, loss: float) -> float | None:
     """FLOPs after which a run had come down to ``loss``, between two epochs in proportion.
 
-    None if it never did.
+    None if it never did; the end of the first epoch where it had by then.
     """
     before: tuple[float, float] | None = None
     for flops, reached in smoothed_losses(outcome):
@@ -41,9 +42,11 @@ def flops_until(outcome: Outcome, loss: float) -> float | None:
 
 
 def smoothed_losses(outcome: Outcome) -> Iterator[tuple[float, float]]:
-    """FLOPs and validation loss, epoch by epoch, where a loss is known."""
+    """FLOPs and validation loss, epoch by epoch, where there is one that is finite."""
     known = [
-        (point.flops, point.objective) for point in outcome.curve if point.objective is not None
+        (point.flops, point.objective)
+        for point in outcome.curve
+        if point.objective is not None and isfinite(point.objective)
     ]
     return _smoothed([flops for flops, _ in known], [loss for _, loss in known])
 

@@ -20,7 +20,7 @@ MOMENTS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Shares of the FLOPs of the best static network: the losses it has there are asked of all."""
 
 STEADY = 0.65
-"""Share of a run's FLOPs until which the rate does not come down."""
+"""Share of a static run's FLOPs until which the rate has not begun to come down, by default."""
 
 
 def savings(by_task: Mapping[str, Outcomes]) -> str:
@@ -83,8 +83,10 @@ def _passes(by_task: Mapping[str, Outcomes]) -> Iterator[str]:
 def smallest_steps(spent: Sequence[Sequence[float | None]]) -> list[float | None]:
     """What it costs to go from each loss to the next with the network that does it for least.
 
-    Growing can save no more, if a loss is all that a network has learned: if one that has grown
-    learns as fast as one that was as large from the beginning and has come to the same loss.
+    An estimate of what growing through these sizes would cost, if a loss is all that a network has
+    learned: if one that has grown learns as fast as one that was as large from the beginning and
+    has come to the same loss. No bound: between two of these losses a change would save more, other
+    sizes may, too, and the least of noisy means is rather too small.
 
     Args:
         spent: FLOPs of each network until each loss, None where it does not come to it.
