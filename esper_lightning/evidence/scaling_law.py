@@ -9,7 +9,7 @@ depend on the two exponents alone.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_expit, logit, logsumexp
+from scipy.special import logsumexp
 
 from esper_lightning.leyline import InvalidArgument
 from esper_lightning.leyline.arguments import check_number, check_whole
@@ -48,15 +48,15 @@ def growing_share(alpha: float, beta: float, *, num_sizes: int | None = None) ->
         # Logarithms of the losses above the floor at which it grows, the last the one to reach.
         until = np.append(np.cumsum(np.exp(choice[num_sizes:]))[::-1], 0.0)
         # The part of each loss that is due to capacity, between 0 and 1, tells the size.
-        capacity = until + log_expit(choice[:num_sizes])
-        left = until + log_expit(-choice[:num_sizes])
+        capacity = until - np.logaddexp(0, -choice[:num_sizes])
+        left = until - np.logaddexp(0, choice[:num_sizes])
         # What the loss that a stage begins with would leave, for the size that it has.
         begun = until[:-1] + np.log(-np.expm1(capacity[1:] - until[:-1]))
         known = np.append(-np.inf, -q * begun) + q * left
         return float(logsumexp(-p * capacity - q * left + np.log(-np.expm1(known))))
 
     gaps = np.full(num_sizes - 1, -np.log(p + q))
-    begin = np.append(np.full(num_sizes, logit(best**-alpha)), gaps)
+    begin = np.append(np.full(num_sizes, np.log(beta / alpha)), gaps)
     return float(np.exp(minimize(log_flops, begin, method="BFGS").fun - log_static))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite, isinf
 from statistics import mean, median
 
 from esper_lightning.evidence.frontier.outcomes import Outcome, pairs
@@ -30,14 +30,12 @@ def flops_until(outcome: Outcome, loss: float) -> float | None:
 
     None if it never did; the end of the first epoch where it had by then.
     """
-    before: tuple[float, float] | None = None
+    since, above = 0.0, inf
     for flops, reached in smoothed_losses(outcome):
         if reached <= loss:
-            if before is None:
-                return flops
-            since, above = before
-            return since + (flops - since) * (above - loss) / (above - reached)
-        before = flops, reached
+            part = 1.0 if isinf(above) else (above - loss) / (above - reached)
+            return since + (flops - since) * part
+        since, above = flops, reached
     return None
 
 
