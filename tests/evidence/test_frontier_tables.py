@@ -216,7 +216,7 @@ def test_flops_until_losses_on_the_way_of_the_best_network() -> None:
     late = by_name["size 1, equal FLOPs"]
     assert float(late[0]) < best[0], "a small network learns more for its FLOPs at first"
     assert late[-1].strip() == "", "it never comes to the last of them"
-    least = [cell.strip() for cell in by_name.pop("the smallest steps of all static ones")]
+    least = [cell.strip() for cell in by_name.pop("the smallest steps of the frontier")]
     assert least[0] == late[0].strip()
     soonest = min(float(told[4].replace(",", "")) for told in by_name.values())
     share = float(least[4].replace(",", "")) / soonest

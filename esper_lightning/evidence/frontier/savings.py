@@ -70,7 +70,7 @@ def _passes(by_task: Mapping[str, Outcomes]) -> Iterator[str]:
                 for name in frontier_of(found)
             ]
             lines = [
-                ["the smallest steps of all static ones", *_gflop(smallest_steps(steady))],
+                ["the smallest steps of the frontier", *_gflop(smallest_steps(steady))],
                 *([TITLES[name], *_gflop(told)] for name, told in spent.items()),
             ]
             header = [
