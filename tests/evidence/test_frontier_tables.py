@@ -196,7 +196,7 @@ def lawful_rows() -> list[Row]:
         ("grown", 8e6),
     ):
         spent = [each * 2e10 for each in range(1, 101)]
-        told = summary(test=0.5, val=size / 1e8, flops=2e12, flops_per_sample=size)
+        told = summary(test=0.5, val=size / 1e8, flops=2e12)
         losses = [lawful(size, each) for each in spent]
         curve = [(each, 0.5) for each in spent]
         rows.append(row(name, 0, told, task="shakespeare", curve=curve, objective=losses))

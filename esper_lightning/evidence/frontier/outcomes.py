@@ -37,6 +37,9 @@ SEARCHES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Arms that are the best of several runs: title, and which."""
 
+REFERENCE = "grown"
+"""The arm that all others are compared with."""
+
 KNOWN = "known_size"
 """The arm of a user who knows beforehand which size is best for what growing costs."""
 

@@ -6,6 +6,7 @@ from statistics import mean
 from esper_lightning.evidence.frontier.curves import flops_until, head_start, smoothed_losses
 from esper_lightning.evidence.frontier.outcomes import (
     KNOWN,
+    REFERENCE,
     TITLES,
     Outcome,
     Outcomes,
@@ -13,8 +14,6 @@ from esper_lightning.evidence.frontier.outcomes import (
     frontier_of,
 )
 from esper_lightning.evidence.report import table
-
-GROWN = "grown"
 
 MOMENTS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Shares of the FLOPs of the best static network: the losses it has there are asked of all."""
@@ -61,7 +60,7 @@ def _passes(by_task: Mapping[str, Outcomes]) -> Iterator[str]:
                 name: _flops_until(
                     [found[name][seed] for seed in known if seed in found[name]], losses
                 )
-                for name in (GROWN, *frontier_of(found))
+                for name in (REFERENCE, *frontier_of(found))
                 if name in found
             }
             end = STEADY * mean(outcome.flops for outcome in known.values())
@@ -96,12 +95,12 @@ def smallest_steps(spent: Sequence[Sequence[float | None]]) -> list[float | None
     """
     told: list[float | None] = []
     total: float | None = 0.0
+    ways = [[0.0, *each] for each in spent]
     for number in range(len(spent[0])):
         steps = [
             until - since
-            for each in spent
-            for since, until in [(each[number - 1] if number else 0.0, each[number])]
-            if since is not None and until is not None
+            for way in ways
+            if (since := way[number]) is not None and (until := way[number + 1]) is not None
         ]
         total = total + min(steps) if total is not None and steps else None
         told.append(total)

@@ -7,6 +7,7 @@ from esper_lightning.evidence.frontier.arms import ARMS
 from esper_lightning.evidence.frontier.curves import reached_with
 from esper_lightning.evidence.frontier.goals import judge
 from esper_lightning.evidence.frontier.outcomes import (
+    REFERENCE,
     TITLES,
     Outcome,
     Outcomes,
@@ -25,9 +26,6 @@ from esper_lightning.evidence.frontier.twins import agreement, twins
 from esper_lightning.evidence.frontier.verdicts import verdicts
 from esper_lightning.evidence.intervals import Interval
 from esper_lightning.evidence.report import table
-
-REFERENCE = "grown"
-"""What all others are compared with."""
 
 JUDGED = ("grown", "inserted", "straight_through", "shadow", "series")
 """Arms whose first cohort is compared with its twin."""
