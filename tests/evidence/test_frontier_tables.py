@@ -1,5 +1,6 @@
 """From rows to outcomes, goals and tables."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,27 @@ def test_growing_can_save_what_a_smaller_network_is_ahead_of_the_best_one_on_its
     assert cells == ["size 2, equal FLOPs", "size 1, equal FLOPs", "40", "0.30", "37.5%"], (
         "size 3 is never sooner"
     )
+
+
+@pytest.mark.parametrize("flops", [4e9, 0.25e9])
+def test_a_share_of_the_flops_is_worth_what_more_of_them_bring(flops: float) -> None:
+    rows = []
+    for seed in range(3):
+        long = 0.5 + seed / 100
+        reached = long + (0.02 if flops > 1e9 else -0.02)  # two doublings, a point each
+        rows += [
+            row("host", seed, summary(test=long, flops=1e9)),
+            row("host_equal_flops", seed, summary(test=reached, flops=flops)),
+        ]
+    told = report(rows, "it").split("## What growing could save")[1].split("##")[0]
+    header, _, line = told.strip().splitlines()
+    assert header.split("|")[-3:-1] == [" for 5% of them ", " for 24% of them "]
+    cells = [each.strip() for each in line.split("|")][1:-1]
+    assert cells[:4] == ["digits", "host alone", f"{flops / 1e9:.2f}", "+1.00 [+1.00, +1.00]"]
+    assert [float(each) for each in cells[4:]] == [
+        pytest.approx(-math.log2(growing_share(0.34, 0.28)), abs=0.005),
+        pytest.approx(-math.log2(growing_share(0.077, 0.76)), abs=0.005),
+    ]
 
 
 def test_nothing_can_be_saved_where_there_is_no_frontier() -> None:

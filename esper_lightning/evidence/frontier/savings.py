@@ -1,6 +1,7 @@
 """What growing could save beside the best static network, and what it did, in Markdown."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import log2
 from statistics import mean
 
 from esper_lightning.evidence.frontier.curves import flops_until, head_start, smoothed_losses
@@ -12,8 +13,12 @@ from esper_lightning.evidence.frontier.outcomes import (
     Outcomes,
     best_of_the_frontier,
     frontier_of,
+    pairs,
 )
+from esper_lightning.evidence.frontier.statistics import paired_difference
+from esper_lightning.evidence.intervals import Interval
 from esper_lightning.evidence.report import table
+from esper_lightning.evidence.scaling_law import growing_share
 
 MOMENTS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Shares of the FLOPs of the best static network: the losses it has there are asked of all."""
@@ -21,10 +26,16 @@ MOMENTS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 STEADY = 0.65
 """Share of a static run's FLOPs until which the rate has not begun to come down, by default."""
 
+LENGTHS = ("host", "retrained", "widened")
+"""Networks that are trained as long as growth, and with ``_equal_flops`` at its cost, too."""
+
+LAWS = ((0.34, 0.28), (0.077, 0.76))
+"""Exponents of Hoffmann et al. 2022 and of Kaplan et al. 2020: least and most to be saved."""
+
 
 def savings(by_task: Mapping[str, Outcomes]) -> str:
-    """Head starts, and FLOPs until losses; empty where there is no frontier."""
-    parts = [_head_starts(by_task), *_passes(by_task)]
+    """Head starts, FLOPs until losses, what a share of the FLOPs is worth; empty without rivals."""
+    parts = [_head_starts(by_task), *_passes(by_task), _worth(by_task)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -105,6 +116,47 @@ def smallest_steps(spent: Sequence[Sequence[float | None]]) -> list[float | None
         total = total + min(steps) if total is not None and steps else None
         told.append(total)
     return told
+
+
+def _worth(by_task: Mapping[str, Outcomes]) -> str:
+    """Points for twice the FLOPs, and with them what growing can save at most."""
+    shares = [growing_share(alpha, beta) for alpha, beta in LAWS]
+    lines = []
+    for task, found in by_task.items():
+        for name in LENGTHS:
+            told = _of_twice(found.get(name, {}), found.get(f"{name}_equal_flops", {}))
+            if told is not None:
+                ratio, points = told
+                lines.append(
+                    [
+                        task,
+                        TITLES[name],
+                        f"{ratio:.2f}",
+                        f"{points.value:+.2f} [{points.low:+.2f}, {points.high:+.2f}]",
+                        *(f"{-log2(share) * points.value:+.2f}" for share in shares),
+                    ]
+                )
+    header = ["task", "network", "FLOPs, equal over as long", "points for twice the FLOPs"]
+    saved = [f"for {1 - share:.0%} of them" for share in shares]
+    return table([*header, *saved], lines) if lines else ""
+
+
+def _of_twice(
+    long: Mapping[int, Outcome], other: Mapping[int, Outcome]
+) -> tuple[float, Interval] | None:
+    """FLOPs of the other over those of a network as long, and points for twice as many.
+
+    None where one of them was not run, or both cost the same.
+    """
+    seeds = pairs(long, other)
+    doublings = mean(log2(other[s].flops / long[s].flops) for s in seeds) if seeds else 0.0
+    if not doublings:
+        return None
+    gap = paired_difference(
+        [other[seed].test for seed in seeds], [long[seed].test for seed in seeds]
+    )
+    low, high = sorted((gap.low / doublings, gap.high / doublings))
+    return 2**doublings, Interval(value=gap.value / doublings, low=low, high=high)
 
 
 def _flops_until(seeds: Collection[Outcome], losses: Sequence[float]) -> list[float | None]:
