@@ -77,8 +77,13 @@ def test_nobody_knows_a_size_where_there_is_no_choice() -> None:
     assert "known_size" not in outcomes(rows, "digits")
     rows.append(row(second, 1, summary(test=0.5)))
     assert "known_size" not in outcomes(rows, "digits"), "no seed has both"
-    rows.append(row(second, 0, summary(test=0.5)))
-    assert list(outcomes(rows, "digits")["known_size"]) == [0], "of the seeds that both have"
+
+
+def test_the_best_of_the_frontier_is_chosen_by_common_seeds_and_told_with_all_it_has() -> None:
+    first, second, *_ = FRONTIER
+    vals = {(first, 0): 0.8, (first, 1): 0.99, (second, 0): 0.9, (second, 2): 0.1}
+    rows = [row(arm, seed, summary(test=0.5, val=val)) for (arm, seed), val in vals.items()]
+    assert list(outcomes(rows, "digits")["known_size"]) == [0, 2], "the second is better with 0"
 
 
 def test_goals_are_met_by_a_clear_winner() -> None:

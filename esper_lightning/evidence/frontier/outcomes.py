@@ -67,7 +67,7 @@ def outcomes(rows: Iterable[Row], task: str) -> Outcomes:
             }
     best = best_of_the_frontier(found)
     if best is not None:
-        found[KNOWN] = {seed: found[best][seed] for seed in _common_seeds(found)}
+        found[KNOWN] = found[best]
     return {name: found[name] for name in TITLES if name in found}
 
 
@@ -96,13 +96,14 @@ def frontier_of(found: Outcomes) -> list[str]:
 def best_of_the_frontier(found: Outcomes) -> str | None:
     """The arm with the best mean validation accuracy, over the seeds that all of them have."""
     there = frontier_of(found)
-    seeds = _common_seeds(found) if len(there) > 1 else []
+    seeds = common_seeds(found) if len(there) > 1 else []
     if not seeds:
         return None
     return max(there, key=lambda name: mean(found[name][seed].val for seed in seeds))
 
 
-def _common_seeds(found: Outcomes) -> list[int]:
+def common_seeds(found: Outcomes) -> list[int]:
+    """The seeds that all of the static frontier has, as far as it was run."""
     return sorted(set.intersection(*(set(found[name]) for name in frontier_of(found))))
 
 

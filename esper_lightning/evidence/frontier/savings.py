@@ -6,12 +6,12 @@ from statistics import mean
 
 from esper_lightning.evidence.frontier.curves import flops_until, head_start, smoothed_losses
 from esper_lightning.evidence.frontier.outcomes import (
-    KNOWN,
     REFERENCE,
     TITLES,
     Outcome,
     Outcomes,
     best_of_the_frontier,
+    common_seeds,
     frontier_of,
     pairs,
 )
@@ -64,17 +64,18 @@ def _head_starts(by_task: Mapping[str, Outcomes]) -> str:
 def _passes(by_task: Mapping[str, Outcomes]) -> Iterator[str]:
     """GFLOP until losses on the way of the best static network, where all seeds come to them."""
     for task, found in by_task.items():
-        known = found.get(KNOWN, {})
-        losses = list(_losses_on_the_way(known.values()))
+        best = best_of_the_frontier(found)
+        known = [found[best][seed] for seed in common_seeds(found)] if best else []
+        losses = list(_losses_on_the_way(known))
         if losses:
             spent = {
                 name: _flops_until(
-                    [found[name][seed] for seed in known if seed in found[name]], losses
+                    [found[name][s] for s in common_seeds(found) if s in found[name]], losses
                 )
                 for name in (REFERENCE, *frontier_of(found))
                 if name in found
             }
-            end = STEADY * mean(outcome.flops for outcome in known.values())
+            end = STEADY * mean(outcome.flops for outcome in known)
             steady = [
                 [flops if flops is not None and flops <= end else None for flops in spent[name]]
                 for name in frontier_of(found)

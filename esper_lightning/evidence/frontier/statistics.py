@@ -29,7 +29,9 @@ def interquartile_mean(values: Sequence[float]) -> Interval:
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Mean of ``first - second``, seed by seed, with its bootstrapped 95 % interval.
+    """Mean of ``first - second``, seed by seed, with the 95 % interval of Student's t.
+
+    A bootstrapped one is too narrow for a handful of seeds: of five, it covers 84 % of the time.
 
     Raises:
         ValueError: they are not pairs.
@@ -37,8 +39,21 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interv
     >>> paired_difference([3.0, 5.0, 4.0], [2.0, 4.0, 3.0])
     Interval(value=1.0, low=1.0, high=1.0)
     """
-    gaps = [a - b for a, b in zip(first, second, strict=True)]
-    return _bootstrap((gaps,), np.mean)
+    gaps = _gaps(first, second)
+    value = float(np.mean(gaps))
+    if len(gaps) < 2:
+        return Interval(value=value, low=float("-inf"), high=float("inf"))
+    half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
+    return Interval(value=value, low=value - half, high=value + half)
+
+
+def resampled_difference(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """The same with a bootstrapped interval, for pairs whose differences are far from normal.
+
+    Raises:
+        ValueError: they are not pairs.
+    """
+    return _bootstrap((_gaps(first, second),), np.mean)
 
 
 def probability_of_improvement(first: Sequence[float], second: Sequence[float]) -> Interval:
@@ -60,6 +75,10 @@ def probability_of_improvement(first: Sequence[float], second: Sequence[float]) 
 def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> float:
     """What the first cost on average, over what the second did."""
     return float(np.mean(first) / np.mean(second))
+
+
+def _gaps(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(first, second, strict=True)]
 
 
 def _bootstrap(

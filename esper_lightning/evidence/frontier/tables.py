@@ -75,7 +75,8 @@ def _provenance(rows: Sequence[Row], command: str) -> str:
         f"`{command}`: {len(rows)} runs; commit {', '.join(commits)} (`+`: with changes); {told}."
         "\n\n"
         "Accuracy is the interquartile mean over seeds with its bootstrapped 95 % interval; "
-        "parameters, FLOPs and time are means. Differences are means, paired by seed, in points."
+        "parameters, FLOPs and time are means. Differences are means, paired by seed, in points, "
+        "with the interval of Student's t."
     )
 
 

@@ -13,8 +13,8 @@ from typing import Protocol
 import msgspec
 
 from esper_lightning.evidence.frontier.statistics import (
-    paired_difference,
     probability_of_improvement,
+    resampled_difference,
 )
 from esper_lightning.evidence.intervals import Interval
 from esper_lightning.evidence.report import table
@@ -194,9 +194,9 @@ def results(found: Sequence[Worth]) -> list[Result]:
         Result(
             who=who,
             num=len(pairs),
-            utility=paired_difference(on_tasks[who], nothing),
-            regret=paired_difference(on_tasks[BEST], on_tasks[who]),
-            over_heuristic=paired_difference(on_tasks[who], on_tasks[HEURISTIC]),
+            utility=resampled_difference(on_tasks[who], nothing),
+            regret=resampled_difference(on_tasks[BEST], on_tasks[who]),
+            over_heuristic=resampled_difference(on_tasks[who], on_tasks[HEURISTIC]),
             improvement=probability_of_improvement(reached[who], reached[HEURISTIC]),
             parameters=mean(own[pair].parameters for pair in pairs),
             flops=mean(own[pair].flops for pair in pairs),
@@ -209,7 +209,7 @@ def halved(found: Sequence[Worth], who: str) -> Interval:
     """Half of the heuristic's regret less that of ``who``: above 0 where the goal is reached."""
     best, heuristic, own = (_on_tasks(found, name) for name in (BEST, HEURISTIC, who))
     half = [(most - rule) / 2 for most, rule in zip(best, heuristic, strict=True)]
-    return paired_difference(half, [most - one for most, one in zip(best, own, strict=True)])
+    return resampled_difference(half, [most - one for most, one in zip(best, own, strict=True)])
 
 
 def together(found: Sequence[Worth], names: Sequence[str], *, who: str) -> list[Worth]:
