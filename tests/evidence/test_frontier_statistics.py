@@ -10,6 +10,7 @@ from esper_lightning.evidence.frontier.statistics import (
     paired_difference,
     probability_of_improvement,
     ratio_of_means,
+    resampled_difference,
 )
 
 
@@ -29,6 +30,13 @@ def test_pairing_takes_out_what_seeds_have_in_common() -> None:
         pytest.approx(0.9122, abs=1e-4),
         pytest.approx(1.0878, abs=1e-4),
     )
+
+
+def test_of_few_pairs_a_resampled_interval_is_the_narrower_one() -> None:
+    first, second = [10.0, 20.0, 30.0, 40.0, 50.0], [9.0, 18.9, 29.1, 39.0, 49.0]
+    student, told = paired_difference(first, second), resampled_difference(first, second)
+    assert told.value == student.value
+    assert student.low < told.low < told.value < told.high < student.high
 
 
 def test_pairs_must_be_pairs() -> None:

@@ -94,7 +94,7 @@ def test_goals_are_met_by_a_clear_winner() -> None:
     fewer = [each for each in rows if each.arm != "size_2_equal_flops"]
     last = judge({"digits": outcomes(fewer, "digits")})[-1][1]["digits"]
     assert last is not None
-    assert last.text.endswith("host alone, equal FLOPs; 9 of 10 rivals")
+    assert last.text.endswith("host alone, equal FLOPs; 9 of 10 rivals, chosen by 6 seeds")
     assert not last.met, "one that was not run may be the best"
     cost = findings[4]
     assert cost is not None
@@ -201,6 +201,15 @@ def test_a_share_of_the_flops_is_worth_what_more_of_them_bring(flops: float) -> 
         pytest.approx(-math.log2(growing_share(0.34, 0.28)), abs=0.005),
         pytest.approx(-math.log2(growing_share(0.077, 0.76)), abs=0.005),
     ]
+
+
+@pytest.mark.parametrize("flops", [1.1e9, 0.0])
+def test_what_costs_as_much_or_was_not_counted_says_nothing_of_more_flops(flops: float) -> None:
+    rows = [
+        row("host", 0, summary(test=0.5, flops=1e9)),
+        row("host_equal_flops", 0, summary(test=0.6, flops=flops)),
+    ]
+    assert "could save" not in report(rows, "it")
 
 
 def test_nothing_can_be_saved_where_there_is_no_frontier() -> None:

@@ -10,6 +10,7 @@ from esper_lightning.evidence.frontier.outcomes import (
     Outcome,
     Outcomes,
     best_of_the_frontier,
+    common_seeds,
     frontier_of,
     pairs,
 )
@@ -109,7 +110,8 @@ def _against_the_frontier(found: Outcomes) -> Finding | None:
         return None
     num = len(frontier_of(found))
     return Finding(
-        text=f"{_points(gap)}, {ARMS[best].title}; {num} of {len(RIVALS)} rivals",
+        text=f"{_points(gap)}, {ARMS[best].title}; {num} of {len(RIVALS)} rivals, chosen by "
+        f"{len(common_seeds(found))} seeds",
         met=gap.low > 0 and num == len(RIVALS),
     )
 

@@ -29,6 +29,9 @@ STEADY = 0.65
 LENGTHS = ("host", "retrained", "widened")
 """Networks that are trained as long as growth, and with ``_equal_flops`` at its cost, too."""
 
+LEAST_DOUBLINGS = 0.25
+"""Of FLOPs between two lengths of training; less makes noise large."""
+
 LAWS = ((0.34, 0.28), (0.077, 0.76))
 """Exponents of Hoffmann et al. 2022 and of Kaplan et al. 2020: least and most to be saved."""
 
@@ -65,15 +68,13 @@ def _passes(by_task: Mapping[str, Outcomes]) -> Iterator[str]:
     """GFLOP until losses on the way of the best static network, where all seeds come to them."""
     for task, found in by_task.items():
         best = best_of_the_frontier(found)
-        known = [found[best][seed] for seed in common_seeds(found)] if best else []
+        told_by = [s for s in common_seeds(found) if s in found.get(REFERENCE, {})] if best else []
+        known = [found[best][seed] for seed in told_by] if best else []
         losses = list(_losses_on_the_way(known))
         if losses:
             spent = {
-                name: _flops_until(
-                    [found[name][s] for s in common_seeds(found) if s in found[name]], losses
-                )
+                name: _flops_until([found[name][seed] for seed in told_by], losses)
                 for name in (REFERENCE, *frontier_of(found))
-                if name in found
             }
             end = STEADY * mean(outcome.flops for outcome in known)
             steady = [
@@ -147,11 +148,11 @@ def _of_twice(
 ) -> tuple[float, Interval] | None:
     """FLOPs of the other over those of a network as long, and points for twice as many.
 
-    None where one of them was not run, or both cost the same.
+    None where one of them was not run or counted, or both cost nearly the same.
     """
-    seeds = pairs(long, other)
+    seeds = [seed for seed in pairs(long, other) if long[seed].flops and other[seed].flops]
     doublings = mean(log2(other[s].flops / long[s].flops) for s in seeds) if seeds else 0.0
-    if not doublings:
+    if abs(doublings) < LEAST_DOUBLINGS:
         return None
     gap = paired_difference(
         [other[seed].test for seed in seeds], [long[seed].test for seed in seeds]

@@ -48,7 +48,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interv
 
 
 def resampled_difference(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """The same with a bootstrapped interval, for pairs whose differences are far from normal.
+    """The same with a bootstrapped interval: for pairs that are no seeds of one task, but tasks.
 
     Raises:
         ValueError: they are not pairs.
