@@ -237,7 +237,7 @@ def test_the_redis_of_the_compose_file_keeps_what_it_is_given() -> None:
     assert redis["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
     assert all(isinstance(word, str) for word in redis["command"]), "quote yes and no"
     command = " ".join(redis["command"])
-    assert "--appendonly yes" in command
+    assert "--appendonly yes --appendfsync always" in command
     assert "--maxmemory-policy noeviction" in command
     (mount,) = redis["volumes"]
     volume, _, folder = mount.partition(":")

@@ -295,7 +295,6 @@ def test_nothing_that_must_be_kept_is_lost(fault: str, signer: Signer, tmp_path:
         assert (figures.lost, figures.waiting, figures.memory) == (0, 0, 0)
         dropped = sum(figures.dropped.values())
         assert figures.put == 700 <= figures.sent + dropped
-        # What it has acknowledged outlives a server that is killed; not always its machine.
         drain(bus.consumer())
         assert bus.effects() == [str(number) for number in range(400)]
         assert bus.letters() == []
